@@ -31,6 +31,14 @@ class Targets:
     where: torch.Tensor
     codes: torch.Tensor
 
+    def __len__(self): return len(self.codes)
+    def to(self, device): return Targets(self.where.to(device), self.codes.to(device))
+
+    def part(self, start, stop):
+        "The targets of rows start … stop-1, as a micro-batch of its own."
+        mine = (self.where[:, 0] >= start) & (self.where[:, 0] < stop)
+        return Targets(self.where[mine] - torch.tensor([start, 0], device=self.where.device), self.codes[mine])
+
 # %% ../nbs/30_mlm.ipynb #065b305a
 def mask_codes(
     batch, # a `Batch`
@@ -77,6 +85,11 @@ class MLM(nn.Module):
         encoder.eval(); self.eval()
         try: return guesses(answer, loader, draws)
         finally: encoder.train(was[0]); self.train(was[1])
+
+    def summary(self, frame)->dict:
+        "Loss, top-1 and top-5 over all that was asked in `frame`."
+        n = frame["n"].sum()
+        return {"mlm.loss": frame["nll"].sum() / n, "mlm.top1": frame["top1"].sum() / n, "mlm.top5": frame["top5"].sum() / n}
 
 # %% ../nbs/30_mlm.ipynb #d822817f
 def deal(batch, draws)->torch.Tensor:

@@ -29,7 +29,7 @@ SPLITS = ("train", "valid", "test")
 
 def split_of(source_id)->str:
     "train (70 %), valid (10 %) or test (20 %), by a hash of the source patient id."
-    bucket = int.from_bytes(hashlib.sha256(f"split:{source_id}".encode()).digest()[:8], "big") % 100
+    bucket = int.from_bytes(hashlib.sha256(str(source_id).encode()).digest()[:8], "big") % 100
     return "train" if bucket < 70 else "valid" if bucket < 80 else "test"
 
 # %% ../nbs/07_sequences.ipynb #c76586c5
