@@ -9,13 +9,14 @@ __all__ = ['Unigram', 'CoOccurrence', 'strongest']
 import numpy as np
 import torch
 
+from .mlm import guesses
 from .vocab import FIRST_CODE
 
 # %% ../nbs/43_baselines.ipynb #3babf0b5
 class Unigram:
-    "Scores every code by its frequency in training visits."
-    def __init__(self, sequences, rows, vocab_size):
-        counts = sum((np.bincount(sequences.code[sequences.offsets[i]:sequences.offsets[i + 1]], minlength=vocab_size) for i in rows), np.zeros(vocab_size))
+    "Scores every code by its frequency in the most recent windows of training patients: the exam's own kind of window."
+    def __init__(self, recent, vocab_size):
+        counts = sum((np.bincount(b.codes.flatten(), minlength=vocab_size) for b in recent), np.zeros(vocab_size))
         counts[:FIRST_CODE] = 0
         self.log_p = torch.from_numpy(np.log((counts + 1e-6) / counts.sum())).float()   # v
 
@@ -24,16 +25,17 @@ class Unigram:
 # %% ../nbs/43_baselines.ipynb #66a01d97
 class CoOccurrence:
     "Scores codes by what goes with the visible codes of the same visit. `combine`: `mean` or `bayes`."
-    def __init__(self, sequences, rows, vocab_size, combine="mean"):
-        self.unigram, self.combine = Unigram(sequences, rows, vocab_size), combine
+    def __init__(self, recent, vocab_size, combine="mean"):
+        self.unigram, self.combine = Unigram(recent, vocab_size), combine
+        sequences, rows = recent.sequences, recent.rows
         pairs = np.zeros((vocab_size, vocab_size), np.float32)
         for i in rows:
             p = sequences.patient(i)
             for codes in np.split(p["code"], np.flatnonzero(np.diff(p["visit"])) + 1): pairs[np.ix_(codes, codes)] += 1
-        seen = np.maximum(np.diag(pairs), 1)
+        seen, visits = np.maximum(np.diag(pairs).copy(), 1), _visits(sequences, rows)
         np.fill_diagonal(pairs, 0)
         given = pairs / seen[:, None]                                                    # P(column | row)
-        lift = np.log((given + 1e-4) / (np.exp(self.unigram.log_p.numpy()) * seen.sum() / max(1, _visits(sequences, rows)) + 1e-4))
+        lift = np.log((given + 1e-4) / (seen / visits + 1e-4))
         self.votes = torch.from_numpy(given if combine == "mean" else lift)              # v v
 
     def __call__(self, inputs, where):
@@ -48,8 +50,7 @@ class CoOccurrence:
 # %% ../nbs/43_baselines.ipynb #4d7c9c27
 def _visits(sequences, rows): return sum(int(sequences.visit[sequences.offsets[i + 1] - 1]) + 1 for i in rows if sequences.offsets[i + 1] > sequences.offsets[i])
 
-def strongest(sequences, train, vocab_size, valid)->CoOccurrence:
-    "The better of the two combinations, by top-1 on the loader `valid`."
-    from ehrseq.mlm import guesses
-    both = [CoOccurrence(sequences, train, vocab_size, combine) for combine in ("mean", "bayes")]
+def strongest(recent, vocab_size, valid)->CoOccurrence:
+    "The better of the two combinations, by top-1 on validation patients."
+    both = [CoOccurrence(recent, vocab_size, combine) for combine in ("mean", "bayes")]
     return max(both, key=lambda b: guesses(b, valid)["top1"].sum())

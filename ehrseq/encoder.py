@@ -52,7 +52,7 @@ class Block(nn.Module):
     "Attention and feed-forward, each with a residual and a norm after it: x (b t h), mask (b t) → (b t h)."
     def __init__(self, hidden_dim, num_heads, dropout):
         super().__init__()
-        self.attention, self.feed_forward = Attention(hidden_dim, num_heads, dropout), FeedForward(hidden_dim)
+        self.attention, self.feed_forward = Attention(hidden_dim, num_heads), FeedForward(hidden_dim)
         self.norm_attention, self.norm_feed_forward = nn.LayerNorm(hidden_dim), nn.LayerNorm(hidden_dim)
         self.dropout = nn.Dropout(dropout)
 
