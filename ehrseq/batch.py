@@ -79,21 +79,18 @@ def recent_windows(sequences, rows, max_seq_length, seed=0)->Windows:
     return Windows(rows, start, end, scramble(rows, seed))
 
 def drawn_windows(sequences, rows, max_seq_length, seed, epoch)->Windows:
-    "Windows over whole histories until their codes are as many as the patients have: an epoch. A patient is drawn in proportion to the codes it has."
+    "Windows over whole histories until their codes are as many as the patients have: an epoch. A patient is drawn by the root of the number of its codes."
     rng, rows = np.random.default_rng([seed, epoch]), np.asarray(rows)
-    total, out, have = int(np.diff(sequences.offsets)[rows].sum()), [], 0
-    ends = _visit_ends(sequences)
-    share = np.cumsum(np.diff(sequences.offsets)[rows])
-    while have < total:
-        u = rng.integers(0, total, size=max(64, (total - have) // (max_seq_length - 2)))
-        row = rows[i := np.searchsorted(share, u, side="right")]
-        at = sequences.offsets[row + 1] - (share[i] - u)            # a code, uniformly; the window ends with its visit
+    n, ends, out, have = np.diff(sequences.offsets)[rows], _visit_ends(sequences), [], 0
+    while have < n.sum():
+        i = rng.choice(len(rows), size=max(64, (n.sum() - have) // (max_seq_length - 2)), p=np.sqrt(n) / np.sqrt(n).sum())
+        row, at = rows[i], sequences.offsets[rows[i]] + rng.integers(0, n[i])   # a code, uniformly; the window ends with its visit
         end = ends[np.searchsorted(ends, at, side="right")]
         start = window_starts(sequences.visit, sequences.offsets[:-1][row], end, max_seq_length)
         out.append((row, start, end)); have += int((end - start).sum())
     row, start, end = (np.concatenate(x) for x in zip(*out))
-    n = int(np.searchsorted(np.cumsum(end - start), total)) + 1
-    return Windows(row[:n], start[:n], end[:n], scramble(np.arange(n), seed * 1_000_003 + epoch))
+    enough = int(np.searchsorted(np.cumsum(end - start), n.sum())) + 1
+    return Windows(row[:enough], start[:enough], end[:enough], scramble(np.arange(enough), seed * 1_000_003 + epoch))
 
 # %% ../nbs/08_batch.ipynb #5111d142
 def _visit_ends(sequences):

@@ -32,7 +32,7 @@ def waves(n, dim)->torch.Tensor:
 
 class Wave(nn.Module):
     "Whole numbers (b t) → fixed waves (b t h) times one learnt gain; beyond `size` the last row."
-    def __init__(self, size, hidden_dim, gain=0.1):
+    def __init__(self, size, hidden_dim, gain=0.2):
         super().__init__()
         self.register_buffer("wave", waves(size, hidden_dim), persistent=False)
         self.gain = nn.Parameter(torch.tensor(gain))

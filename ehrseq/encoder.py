@@ -74,8 +74,8 @@ def first_token(tokens, mask)->torch.Tensor: return tokens[:, 0]                
 
 def mean_token(tokens, mask)->torch.Tensor: return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # b t h → b h
 
-# %% ../nbs/12_encoder.ipynb #bf2c3ada
-def initialise(model, matrices=0.02, tables=0.05):
+# %% ../nbs/12_encoder.ipynb #883c20b8
+def initialise(model, matrices=0.05, tables=0.1):
     "Draw matrices and embedding tables anew, zero the biases; buffers and norms stay as they are."
     for m in model.modules():
         if isinstance(m, nn.Linear):
