@@ -1,0 +1,74 @@
+"""`make test`: modules equal notebooks, README equals the index, every notebook runs. `make readme` writes the README."""
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+# Two notebooks at once, one thread each: on two cores faster than one after the other.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TQDM_MININTERVAL": "5"}
+ONE = "import sys; from pathlib import Path; from nbdev.test import test_nb; sys.exit(not test_nb(Path(sys.argv[1]), skip_flags=['slow', 'gpu'])[0])"
+
+
+def readme():
+    "README.md as made from `nbs/index.ipynb`, hidden cells left out and links seen from the top."
+    from nbconvert import MarkdownExporter
+    import nbformat
+    notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", 4)
+    notebook.cells = [c for c in notebook.cells if not c.source.startswith("#| hide")]
+    text = MarkdownExporter().from_notebook_node(notebook)[0].strip() + "\n"
+    return re.sub(r"\]\((?!http|#)([^)]+\.ipynb)\)", r"](nbs/\1)", text)
+
+
+def snapshot():
+    files = [*ROOT.glob("ehrseq/*.py"), *(p for p in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in p.parts)]
+    return {str(p.relative_to(ROOT)): p.read_bytes() for p in files}
+
+
+def out_of_step():
+    "Files that a clean re-export changes, adds or removes."
+    before = snapshot()
+    for p in ROOT.glob("ehrseq/*.py"): p.unlink()
+    for command in ("nbdev_export", "nbdev_clean"): subprocess.run([BIN / command], cwd=ROOT, check=True)
+    after = snapshot()
+    changed = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+    return changed + (["README.md (make readme)"] if (ROOT / "README.md").read_text() != readme() else [])
+
+
+def notebooks():
+    "Every chapter, tutorial and job, slowest first so that the two workers end together."
+    found = [p for p in (ROOT / "nbs").rglob("*.ipynb") if not any(s.startswith(("_", ".")) for s in p.relative_to(ROOT).parts)]
+    found = [p for p in found if not any((d / ".notest").exists() for d in p.parents if d != ROOT.parent)]
+    slow = ("41_train", "60_jobs", "70_api", "01_first_patient", "02_synthea", "pretrain", "embed")
+    return sorted(found, key=lambda p: (p.stem not in slow, p.name))
+
+
+def run(path):
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", ONE, str(path)], cwd=path.parent, env=ENVIRONMENT, capture_output=True, text=True)
+    skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped:")]
+    print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {path.relative_to(ROOT)}  {time.perf_counter() - start:.0f} s", *skipped, sep="\n       " if skipped else "", flush=True)
+    if done.returncode: print(done.stdout[-4000:], done.stderr[-6000:], sep="\n", flush=True)
+    return done.returncode == 0, len(skipped)
+
+
+def main():
+    changed = out_of_step()
+    print("modules, notebooks and README agree" if not changed else "FAIL out of step (re-exported now; look, and commit): " + ", ".join(changed), flush=True)
+    paths = notebooks()
+    with ThreadPoolExecutor(2) as pool: results = list(pool.map(run, paths))
+    ran, expected = len(results), len(subprocess.run(["git", "ls-files", "nbs/*.ipynb", "nbs/**/*.ipynb"], cwd=ROOT, capture_output=True, text=True).stdout.split())
+    print(f"{ran} notebooks ran ({expected} in the repository, benchmarks included)")
+    passed = sum(ok for ok, _ in results) + (not changed)
+    failed = ran + 1 - passed + (ran == 0)
+    print(f"{passed} passed, {failed} failed, {sum(n for _, n in results)} skipped")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    if "readme" in sys.argv[1:]: (ROOT / "README.md").write_text(readme())
+    else: sys.exit(main())
