@@ -197,7 +197,8 @@ def _finish(cohort, out, name, encoder, objective, untrained, loader, done, t, m
     aside.replace(out / "embeddings.parquet")
     (out / "map-umap.parquet").unlink(missing_ok=True)
     save_pretrained(out, encoder, cohort.vocab, name, objective, {"tier": t.name, "data": cohort.info}, card(name, t, cohort, scores, manifest))
-    write_atomic(out / "report.html", report(Run(out, cohort), manifest))
+    try: write_atomic(out / "report.html", report(Run(out, cohort), manifest))
+    except ImportError as e: print(f"no report.html: {e.name} is not installed (pip install 'ehrseq[notebook]'); everything else is in {out}.")
     write_json(out / "manifest.json", manifest | {"status": "finished", "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                "forecast": {"train_seconds": done.forecast_seconds}, "actual": {"train_seconds": done.seconds, "steps": done.steps, "best_step": done.best_step,
                "stopped_early": done.stopped_early, "peak_memory_bytes": done.peak_memory_bytes}})
@@ -241,7 +242,7 @@ simulated: what is learnt here is partly the simulator.
 # %% ../nbs/60_jobs.ipynb #c9b305cd
 STYLE = """body{font-family:Helvetica,Arial,sans-serif;color:#222;max-width:1040px;margin:2.5rem auto;padding:0 1.2rem;line-height:1.5}
 h1{font-size:1.7rem;margin-bottom:.2rem} h2{font-size:1.15rem;margin-top:2.6rem;border-bottom:1px solid #ddd;padding-bottom:.3rem} .sub{color:#666;margin-top:0}
-.facts{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.4rem 0} .fact{background:#f4f6f8;border-radius:8px;padding:.7rem 1rem;min-width:8rem} .fact b{display:block;font-size:1.25rem}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(8rem,1fr));gap:.7rem;margin:1.4rem 0} .fact{background:#f4f6f8;border-radius:8px;padding:.7rem .9rem} .fact b{display:block;font-size:1.25rem}
 .fact span{color:#666;font-size:.85rem} table{border-collapse:collapse;font-size:.86rem;display:block;overflow-x:auto} td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #eee;white-space:nowrap}
 th:first-child,td:first-child{text-align:left} thead th{border-bottom:2px solid #ccc} .note{color:#666;font-size:.88rem} pre{font-size:.78rem;overflow-x:auto}"""
 
@@ -268,7 +269,7 @@ def _one_patient(run):
     rows = cohort.rows("test")
     batch = collate(cohort.sequences, recent_windows(cohort.sequences, rows, run.encoder.config.max_seq_length))
     ill = disease.reindex(batch.subject_id.numpy()).to_numpy() != metrics.NONE
-    row = int(np.argmax(batch.visits.max(1).values.numpy() * (0.1 + ill) * (batch.mask.sum(1).numpy() > 20)))
+    row = inspect.most_varied(batch, run.vocab, ill)
     one = batch[row:row + 1]
     who = int(one.subject_id)
     try: weights, what = inspect.attention(run.encoder, one)[0].mean((0, 1))[0], "attention from [CLS]"

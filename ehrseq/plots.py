@@ -17,7 +17,7 @@ GREY, LIGHT = "#9A9A9A", "#D9D9D9"
 KIND_COLOURS = dict(zip(("condition", "medication", "procedure", "observation", "immunization", "allergy", "careplan", "device"), PALETTE))
 
 def _style(fig, title, height=360, **layout):
-    return fig.update_layout(template="plotly_white", title=dict(text=title, font_size=15), height=height, margin=dict(l=60, r=20, t=50, b=50),
+    return fig.update_layout(template="plotly_white", title=dict(text=title, font_size=15), height=height, margin=dict(l=60, r=20, t=60, b=50),
                              font=dict(family="Helvetica, Arial, sans-serif", size=12), hoverlabel=dict(bgcolor="white"), **layout)
 
 # %% ../nbs/51_plots.ipynb #507ee828
@@ -27,11 +27,12 @@ def loss_curve(history)->go.Figure:
     loss = next(c for c in history if c.startswith("valid.") and c.endswith("loss"))
     top = next((c for c in history if c.startswith("valid.") and c.endswith("top1")), None)
     seen = history.dropna(subset=[loss])
-    fig.add_scatter(x=history["step"], y=history["loss"], name="training", line=dict(color=GREY, width=1.5), row=1, col=1)
+    logged = history.dropna(subset=["loss"])
+    fig.add_scatter(x=logged["step"], y=logged["loss"], name="training", line=dict(color=GREY, width=1.5), row=1, col=1)
     fig.add_scatter(x=seen["step"], y=seen[loss], name="validation", mode="lines+markers", line_color=PALETTE[0], row=1, col=1)
     if top: fig.add_scatter(x=seen["step"], y=seen[top], name="validation top-1", mode="lines+markers", line_color=PALETTE[0], showlegend=False, row=1, col=2)
     fig.update_xaxes(title_text="step", rangemode="tozero").update_yaxes(rangemode="tozero", col=2)
-    return _style(fig, "Training", legend=dict(orientation="h", y=1.22, x=0))
+    return _style(fig, "Training").update_layout(legend=dict(orientation="h", y=-0.22, x=0), margin_b=70)
 
 # %% ../nbs/51_plots.ipynb #e27e3513
 def score_points(
@@ -43,10 +44,10 @@ def score_points(
     names, s = list(scores), list(scores.values())
     colours = [PALETTE[0], *[GREY] * (len(s) - 1)]
     value, low, high = (np.array([x[k] for x in s]) for k in ("value", "low", "high"))
-    fig = go.Figure(go.Scatter(x=value, y=names, mode="markers+text", marker=dict(size=12, color=colours), text=[f"{v:.3f}" for v in value], textposition="top center",
+    fig = go.Figure(go.Scatter(x=value, y=names, mode="markers+text", marker=dict(size=12, color=colours), cliponaxis=False, text=[f"{v:.3f}" for v in value], textposition="top center",
                                error_x=dict(type="data", symmetric=False, array=high - value, arrayminus=value - low, color=GREY, thickness=1.5),
                                hovertemplate="%{y}: %{x:.3f} (%{customdata[0]:.3f} … %{customdata[1]:.3f})<extra></extra>", customdata=np.stack([low, high], 1)))
-    fig.update_yaxes(autorange="reversed").update_xaxes(title=axis, zeroline=True)
+    fig.update_yaxes(range=[len(s) - 0.6, -0.6]).update_xaxes(title=axis, zeroline=True)
     return _style(fig, title, height=130 + 46 * len(s)).update_layout(margin_l=150)
 
 # %% ../nbs/51_plots.ipynb #c283f8bf
@@ -97,9 +98,9 @@ def timeline(
         fig.add_scatter(x=part["day"] / 365.25, y=-i + 0.8 * level[here] / deepest, mode="markers", name=kind, customdata=part[["name", "age", "visit", "weight"]].to_numpy(),
                         marker=dict(color=KIND_COLOURS[kind], size=size, opacity=0.75, line=dict(width=0.5, color="white")),
                         hovertemplate="%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>" + weight + " %{customdata[3]:.3f}<extra></extra>")
-    top = frame.nlargest(3, "weight").drop_duplicates("name")
+    top = frame.sort_values("weight", ascending=False).drop_duplicates("visit").drop_duplicates("name").head(3)
     for n, (index, r) in enumerate(top.iterrows()):
-        fig.add_annotation(x=r["day"] / 365.25, y=-kinds.index(r["kind"]) + 0.8 * level[index] / deepest, text=r["name"][:46], showarrow=True, arrowcolor=GREY, ax=(-70, 0, 70)[n], ay=-30 - 14 * n, font_size=11)
+        fig.add_annotation(x=r["day"] / 365.25, y=-kinds.index(r["kind"]) + 0.8 * level[index] / deepest, text=r["name"][:46], showarrow=True, arrowcolor=GREY, ax=(-60, 0, 60)[n], ay=-30 - 18 * n, font_size=11)
     fig.update_yaxes(tickvals=[-i for i in range(len(kinds))], ticktext=kinds, showgrid=False, zeroline=False)
     fig.update_xaxes(title="years since the first visit of the window")
     return _style(fig, title, height=200 + 90 * len(kinds)).update_layout(showlegend=False, margin_l=100)

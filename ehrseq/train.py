@@ -169,7 +169,7 @@ class Watch:
         self.every, self.log_every = max(1, steps // settings.evaluations), max(1, steps // 200)
         self.best, self.best_step, self.best_state, self.worse, self.smooth = math.inf, 0, None, 0, None
         self.file = open(Path(folder) / "metrics.jsonl", "w") if folder else None
-        self.bar = tqdm(total=steps, desc="training", unit="step", ascii=" ▏▎▍▌▋▊▉█", mininterval=1.0, file=sys.stdout, disable=not progress, ncols=88,
+        self.bar = tqdm(total=steps, desc="training", unit="step", ascii=" ▏▎▍▌▋▊▉█", mininterval=0.5 if sys.stdout.isatty() else 5.0, file=sys.stdout, disable=not progress, ncols=88,
                         bar_format="{desc} {percentage:3.0f}% |{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]")
 
     def __enter__(self):
