@@ -20,7 +20,7 @@ $(STAMP): setup.py settings.ini constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python -m ehrseq.jobs run pretrain _runs/demo -p minutes 4
+	@$(BIN)/python -m ehrseq.jobs run pretrain _runs/demo -p minutes 4 -p kinds '[condition, medication, procedure]'
 	@echo "report: $(CURDIR)/_runs/demo/report.html"
 
 test: $(STAMP)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SAMPLE', 'read', 'from_pretrained']
 
-# %% ../nbs/70_api.ipynb #48a546db
+# %% ../nbs/70_api.ipynb #52fb8335
+from dataclasses import replace
 from pathlib import Path
 
 from . import synthea
@@ -23,7 +24,9 @@ def read(
 )->Events:
     "Events of any source. Raises `DataError` if it cannot be read as it is."
     if hasattr(source, "columns"): return from_pandas(source)
-    return synthea.read(SAMPLE if str(source) == "sample" else source, until, progress)
+    if str(source) != "sample": return synthea.read(source, until, progress)
+    sample = synthea.read(SAMPLE, until, progress)
+    return replace(sample, report=replace(sample.report, source="the bundled sample"))
 
 def from_pretrained(
     folder, # a run folder, or "owner/name" on the Hugging Face hub

@@ -90,15 +90,16 @@ def timeline(
     kinds = [k for k in KIND_COLOURS if k in set(frame["kind"])]
     level = frame.groupby(["kind", "visit"]).cumcount()
     deepest = max(1, level.max() + 1)
+    told = frame["weight"].nunique() > 1   # equal weights say nothing: small dots, no names
     fig = go.Figure()
     for i, kind in enumerate(kinds):
         here = frame["kind"] == kind
         part = frame[here]
-        size = 7 + 25 * np.sqrt(part["weight"] / frame["weight"].max())
+        size = 7 + 25 * np.sqrt(part["weight"] / frame["weight"].max()) if told else 11
         fig.add_scatter(x=part["day"] / 365.25, y=-i + 0.8 * level[here] / deepest, mode="markers", name=kind, customdata=part[["name", "age", "visit", "weight"]].to_numpy(),
                         marker=dict(color=KIND_COLOURS[kind], size=size, opacity=0.75, line=dict(width=0.5, color="white")),
                         hovertemplate="%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>" + weight + " %{customdata[3]:.3f}<extra></extra>")
-    top = frame.sort_values("weight", ascending=False).drop_duplicates("visit").drop_duplicates("name").head(3)
+    top = frame.sort_values("weight", ascending=False).drop_duplicates("visit").drop_duplicates("name").head(3 * told)
     for n, (index, r) in enumerate(top.iterrows()):
         fig.add_annotation(x=r["day"] / 365.25, y=-kinds.index(r["kind"]) + 0.8 * level[index] / deepest, text=r["name"][:46], showarrow=True, arrowcolor=GREY, ax=(-60, 0, 60)[n], ay=-30 - 18 * n, font_size=11)
     fig.update_yaxes(tickvals=[-i for i in range(len(kinds))], ticktext=kinds, showgrid=False, zeroline=False)
