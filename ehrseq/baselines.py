@@ -32,6 +32,7 @@ class CoOccurrence:
         for i in rows:
             p = sequences.patient(i)
             for codes in np.split(p["code"], np.flatnonzero(np.diff(p["visit"])) + 1): pairs[np.ix_(codes, codes)] += 1
+        pairs[:FIRST_CODE], pairs[:, :FIRST_CODE] = 0, 0                                 # [UNK] is never an answer
         seen, visits = np.maximum(np.diag(pairs).copy(), 1), _visits(sequences, rows)
         np.fill_diagonal(pairs, 0)
         given = pairs / seen[:, None]                                                    # P(column | row)
@@ -45,7 +46,7 @@ class CoOccurrence:
         votes, n = bag @ self.votes, bag.sum(1, keepdim=True)
         prior = self.unigram(inputs, where)
         scores = torch.log(votes / n.clamp(min=1) + 1e-3 * prior.exp()) if self.combine == "mean" else prior + votes
-        return torch.where(n > 0, scores, prior).masked_fill(bag > 0, -30.0)
+        return torch.where(n > 0, scores, prior).masked_fill((bag > 0) | (torch.arange(bag.shape[1]) < FIRST_CODE), -30.0)
 
 # %% ../nbs/43_baselines.ipynb #4d7c9c27
 def _visits(sequences, rows): return sum(int(sequences.visit[sequences.offsets[i + 1] - 1]) + 1 for i in rows if sequences.offsets[i + 1] > sequences.offsets[i])

@@ -50,7 +50,7 @@ def scramble(x, seed=0)->np.ndarray:
 def window_starts(visit, begin, end, max_seq_length)->np.ndarray:
     "For windows that end before flat position `end`, of patients that begin at `begin`: the first position that still fits."
     start, last = end - 1, visit[end - 1]
-    for _ in range(max_seq_length - 4):      # [CLS], one code and [SEP] always fit
+    for _ in range(max_seq_length - 3):      # [CLS], one code and [SEP] always fit
         earlier = start - 1
         fits = (earlier >= begin) & (1 + (end - earlier) + (last - visit[np.maximum(earlier, 0)] + 1) <= max_seq_length)
         if not fits.any(): break

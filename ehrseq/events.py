@@ -102,19 +102,37 @@ def from_pandas(
     source="a pandas table",
 )->Events:
     "Events from a pandas table in the columns above. Raises `DataError` by column."
+    frame = frame.reset_index(drop=True)
     _check_columns(frame, source)
-    rows = frame.assign(time=_times(frame["time"], source), code=frame["code"].astype(str), kind=frame["kind"].astype(str))
-    ids = {s: i for i, s in enumerate(sorted(rows["subject_id"].unique()))}
-    subjects = pd.DataFrame({"subject_id": range(len(ids)), "source_id": [str(s) for s in ids]})
-    rows["subject_id"] = rows["subject_id"].map(ids)
+    rows = frame.assign(time=_times(frame["time"], source), code=frame["code"].astype(str), kind=frame["kind"].astype(str), subject_id=_ids(frame["subject_id"]))
     for name in ("numeric_value", "visit_id", "description"):
         if name not in rows: rows[name] = None
-    rows["visit_id"] = pd.factorize(rows["visit_id"], sort=True)[0]
-    rows["visit_id"] = rows["visit_id"].astype("Int64").mask(rows["visit_id"] < 0)
-    kept = rows.drop_duplicates(list(SCHEMA))
-    report = Report(pd.DataFrame({"file": [source], "rows": [len(rows)], "kept": [len(kept)], "duplicate": [len(rows) - len(kept)]}), source)
     digest = hashlib.sha256(pd.util.hash_pandas_object(rows.astype(str), index=False).values.tobytes()).hexdigest()[:16]
-    return _from_clean(kept, subjects, report.check(), digest)
+    ids = {s: i for i, s in enumerate(sorted(rows["subject_id"].unique()))}
+    subjects = pd.DataFrame({"subject_id": range(len(ids)), "source_id": [str(s) for s in ids]})
+    rows["subject_id"], there = rows["subject_id"].map(ids), rows["visit_id"].notna()
+    pairs = pd.MultiIndex.from_frame(rows.loc[there, ["subject_id", "visit_id"]].astype({"visit_id": str}))   # a visit number may be a patient's own
+    rows["visit_id"] = pd.Series(pd.factorize(pairs)[0], rows.index[there], dtype="Int64").reindex(rows.index)
+    why = _aside(rows)
+    counts = why.value_counts()
+    report = Report(pd.DataFrame({"file": [source], "rows": [len(frame)], "kept": [int(counts.get("kept", 0))], **{r: [int(n)] for r, n in counts.items() if r != "kept"}}), source)
+    return _from_clean(rows[why == "kept"], subjects, report.check(), digest)
+
+# %% ../nbs/01_events.ipynb #983736da
+def _aside(rows)->pd.Series:
+    "Per row: kept, or the reason for which it is set aside."
+    fact = lambda kind: rows["subject_id"].map(rows[rows["kind"] == kind].groupby("subject_id")["time"].min().to_dict()).astype("datetime64[us]")
+    birth, death, clinical = fact("birth"), fact("death"), rows["kind"].isin(CLINICAL)
+    late = (rows["time"] > death) & ~((death == death.dt.normalize()) & (rows["time"].dt.normalize() == death))
+    why = pd.Series("kept", rows.index)
+    for reason, where in (("duplicate", rows.duplicated(list(SCHEMA))), ("future", rows["time"] > pd.Timestamp.now("UTC").tz_localize(None)), ("post-death", late),
+                          ("pre-birth", rows["time"] < birth - pd.Timedelta(days=1)), ("undated", clinical & rows["time"].isna())): why[where] = reason
+    return why
+
+def _ids(column):
+    "Ids as they are; whole numbers that a merge turned into floats become whole again."
+    whole = pd.api.types.is_float_dtype(column) and (column == column.round()).all()
+    return column.astype("int64") if whole else column
 
 # %% ../nbs/01_events.ipynb #d2505b98
 def _check_columns(frame, source):
@@ -128,9 +146,11 @@ def _check_columns(frame, source):
     if not len(frame): raise DataError(f"{source}: no rows; expected at least one event.")
 
 def _times(column, source):
-    times = pd.to_datetime(column, errors="coerce", utc=True)
+    text = column.where(column.isna(), column.astype(str)) if not pd.api.types.is_datetime64_any_dtype(column) else column
+    times = pd.to_datetime(text, errors="coerce", utc=True, format="ISO8601" if text is not column else None)
+    if pd.api.types.is_numeric_dtype(column): times[:] = pd.NaT   # 20100101 is a number, and nobody's date
     bad = times.isna() & column.notna()
-    if bad.any(): raise DataError(f"{source}: column 'time', row {bad.idxmax()}: found {column[bad.idxmax()]!r}; expected an ISO date or time.")
+    if bad.any(): raise DataError(f"{source}: column 'time', row {bad.idxmax()}: found {str(column[bad.idxmax()])!r}; expected an ISO date or time.")
     return times.dt.tz_localize(None)
 
 def _from_clean(rows, subjects, report, digest):

@@ -138,11 +138,14 @@ def pretrain(
     "Pre-train an encoder on a cohort into a run folder. Raises `ValueError` for unknown names, before any work."
     t, g, cls = find_tier(tier), find_target(target), encoder_class(encoder)
     make = choose(objective, OBJECTIVES, "objective")
+    if not {"cpu": lambda: True, "mps": torch.backends.mps.is_available, "cuda": torch.cuda.is_available}[g.device]():
+        raise ValueError(f"target {g.name!r} needs {g.device}, which torch does not find on this machine; target='auto' takes what is here.")
     if weights: raise ValueError(f"weights {weights!r}: only sums of objectives take weights; {objective!r} is not one.")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
         if resume and finished(out):
+            _same(out, {"encoder": encoder, "objective": objective, "tier": t.name, "seed": seed, "data": cohort.info["fingerprint"]})
             print(f"{out} is finished; nothing to do (resume=False trains it again).")
             return Run(out, cohort)
         plan = Settings(learning_rate or LEARNING_RATES.get(t.name, 1e-3), epochs or (None if minutes else DEFAULT_EPOCHS), minutes, patience, seed)
@@ -151,6 +154,13 @@ def pretrain(
 
 # %% ../nbs/60_jobs.ipynb #9e607c0a
 def finished(out)->bool: return (Path(out) / "manifest.json").exists() and read_json(Path(out) / "manifest.json").get("status") == "finished"
+
+def _same(out, asked):
+    "Refuse a finished folder that holds another run than the one asked for, saying what differs."
+    m = read_json(out / "manifest.json")
+    held = {**m, "data": m["data"]["fingerprint"]}
+    other = [f"{k} {held[k]!r}, not {v!r}" for k, v in asked.items() if held[k] != v]
+    if other: raise ValueError(f"{out} holds a finished run with {'; '.join(other)}. Choose another folder, or resume=False to replace it.")
 
 def _locked(out):
     lock = FileLock(out / ".lock", timeout=0)
@@ -195,7 +205,7 @@ def _finish(cohort, out, name, encoder, objective, untrained, loader, done, t, m
     write_json(out / "metrics.json", scores)
     inspect.patient_vectors(encoder, cohort).to_parquet(aside := out / ".embeddings.tmp")
     aside.replace(out / "embeddings.parquet")
-    (out / "map-umap.parquet").unlink(missing_ok=True)
+    for old in out.glob("map-*.parquet"): old.unlink()
     save_pretrained(out, encoder, cohort.vocab, name, objective, {"tier": t.name, "data": cohort.info}, card(name, t, cohort, scores, manifest))
     try: write_atomic(out / "report.html", report(Run(out, cohort), manifest))
     except ImportError as e: print(f"no report.html: {e.name} is not installed (pip install 'ehrseq[notebook]'); everything else is in {out}.")
@@ -322,7 +332,8 @@ def run_job(name, out, parameters, echo=True)->int:
     path = notebook(name)
     check_parameters(parameters, papermill.inspect_notebook(str(path)))
     out = Path(out)
-    if name == "pretrain" and finished(out) and parameters.get("resume", True):
+    asked, kept = {"job": name, **parameters}, out / "parameters.json"
+    if name == "pretrain" and finished(out) and parameters.get("resume", True) and kept.exists() and read_json(kept) == asked:
         print(f"{out} is finished; nothing to do (-p resume False trains it again).")
         return 0
     out.mkdir(parents=True, exist_ok=True)
@@ -332,6 +343,7 @@ def run_job(name, out, parameters, echo=True)->int:
     except papermill.PapermillExecutionError as e:
         print(f"\n{e.ename}: {e.evalue}\n(the executed notebook is {out / f'{name}.ipynb'})", file=sys.stderr)
         return 1
+    write_json(kept, asked)
     return 0
 
 # %% ../nbs/60_jobs.ipynb #04c91c57

@@ -36,7 +36,7 @@ def split_of(source_id)->str:
 def tokens(events, kinds):
     "One row a patient, visit and code: subject_id, start, visit, code, kind."
     t = events.table.filter(_.kind.isin(kinds), _.time.notnull())
-    t = t.left_join(events.visits.select("visit_id", "start"), "visit_id")
+    t = t.left_join(events.visits.select("visit_id", "subject_id", "start"), ["visit_id", "subject_id"])
     own = -1 - (_.time.epoch_seconds() / 86400).floor().cast("int64")   # no visit: one for the day
     t = t.mutate(start=ibis.coalesce(_.start, _.time.truncate("D")), visit=ibis.coalesce(_.visit_id, own))
     return t.group_by(["subject_id", "start", "visit", "code"]).aggregate(kind=_.kind.min())

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'ALIASES', 'ISO', 'DEATH_CERTIFICATES', 'SUMMARIES', 'REASONS', 'SYSTEMS', 'find', 'columns', 'header',
-           'scan', 'check_values', 'times', 'aside', 'patients', 'visits', 'clinical', 'read']
+           'scan', 'records', 'check_values', 'times', 'aside', 'patients', 'visits', 'clinical', 'read']
 
 # %% ../nbs/02_synthea.ipynb #ee0b7d9c
 import codecs
@@ -34,19 +34,23 @@ def find(
     folder = Path(folder)
     if not folder.is_dir(): raise DataError(f"{folder}: no such folder; expected a folder of Synthea CSV files.")
     wanted = ("patients", "encounters", *(table for table, _ in TABLES.values()))
-    found = {n: [p for p in (folder / f"{n}.csv", folder / f"{n}.csv.gz") if p.exists()] for n in wanted}
+    here = sorted(p for p in folder.iterdir() if re.search(r"\.csv(\.gz)?$", p.name.lower()))
+    found = {n: [p for p in here if p.name.lower() in (f"{n}.csv", f"{n}.csv.gz")] for n in wanted}
     for name, paths in found.items():
         if len(paths) > 1: raise DataError(f"{folder}: both {paths[0].name} and {paths[1].name}; expected one of them.")
     for name in ("patients", "encounters"):
         if not found[name]: raise DataError(_missing(folder, name))
     if not any(found[table] for table, _ in TABLES.values()):
         raise DataError(f"{folder}: no clinical table; expected at least one of {', '.join(t for t, _ in TABLES.values())} (.csv or .csv.gz).")
+    for name in (n for n in wanted if not found[n]):
+        near = get_close_matches(name, [p.name.lower().split(".")[0] for p in here if p.name.lower().split(".")[0] not in wanted], n=1, cutoff=0.8)
+        if near: raise DataError(f"{folder}: found {near[0]}.csv but no {name}.csv; if it is that table, name it so, or move it away.")
     return {name: paths[0] for name, paths in found.items() if paths}
 
 # %% ../nbs/02_synthea.ipynb #08a69921
 def _missing(folder, name):
     here = sorted(p.name for p in folder.iterdir() if ".csv" in p.name)
-    near = get_close_matches(f"{name}.csv", here, n=1, cutoff=0.6)
+    near = get_close_matches(f"{name}.csv", here, n=1, cutoff=0.8)
     nested = next(folder.glob(f"*/{name}.csv*"), None)
     hint = f" Nearest: {near[0]}." if near else f" There is one in {nested.parent}: read that folder." if nested else ""
     return f"{folder}: {name}.csv (or .csv.gz) not found; found {', '.join(here[:12]) or 'no CSV file'}.{hint}"
@@ -76,9 +80,9 @@ def columns(
 # %% ../nbs/02_synthea.ipynb #dd5e38dd
 def _open(path): return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
 
-def header(path)->list:
-    "The column names of a CSV file, once all its bytes are known to be UTF-8. Raises `DataError` otherwise."
-    lines, decoder = 0, codecs.getincrementaldecoder("utf-8")()
+def header(path)->tuple:
+    "The column names of a CSV file and its number of lines below them, once all its bytes are known to be UTF-8. Raises `DataError` otherwise."
+    lines, last, decoder = 0, b"\n", codecs.getincrementaldecoder("utf-8")()
     try:
         with _open(path) as stream:
             first = stream.readline()
@@ -86,11 +90,13 @@ def header(path)->list:
             decoder.decode(first)
             while chunk := stream.read(1 << 20):
                 decoder.decode(chunk)
-                lines += chunk.count(b"\n")
+                lines, last = lines + chunk.count(b"\n"), chunk[-1:]
             decoder.decode(b"", final=True)
     except UnicodeDecodeError as e: raise DataError(_not_utf8(path, e)) from None
     except (EOFError, gzip.BadGzipFile) as e: raise DataError(f"{path}: truncated or not a gzip archive ({e}).") from None
-    return next(csv.reader([first.decode("utf-8-sig")]))
+    names = next(csv.reader(first.decode("utf-8-sig").splitlines()[:1]))
+    if "" in (n.strip() for n in names): raise DataError(f"{path}: line 1: column {names.index('') + 1} has no name; found {','.join(names)}.")
+    return names, lines + (last != b"\n")
 
 # %% ../nbs/02_synthea.ipynb #29800149
 def _not_utf8(path, error):
@@ -106,16 +112,27 @@ def _not_utf8(path, error):
 ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?)?$"
 
 def scan(con, path, required, optional=()):
-    "The named columns of a CSV file as a table of text (`None` for an absent optional one), and its number of ragged lines."
-    head = header(path)
+    "The named columns of a CSV file as a table of text (null for an absent optional one), its number of records, and how many of them were ragged."
+    head, lines = header(path)
     names = columns(path, head, required, optional)
     key = f"csv_{path.name.split('.')[0]}"
     view = con.read_csv(path, table_name=f"{key}_view", columns={h: "VARCHAR" for h in head}, header=True, auto_detect=False, delim=",",
                         quote='"', escape='"', ignore_errors=True, store_rejects=True, rejects_table=f"{key}_rejects", rejects_scan=f"{key}_scans")
     text = {n: view[names[n]].strip().nullif("") if n in names else ibis.null("string") for n in (*required, *optional)}
     table = con.create_table(key, view.select(**text), temp=True)
-    ragged = con.con.execute(f"SELECT count(DISTINCT line) FROM {key}_rejects").fetchall()[0][0]
-    return table, ragged
+    rejected, parsed = con.con.execute(f"SELECT count(DISTINCT line) FROM {key}_rejects").fetchall()[0][0], int(table.count().execute())
+    rows = lines if lines == parsed + rejected else records(path)
+    if rows < parsed: raise DataError(f"{path}: {rows} records by a second count, but {parsed} were read; look for unusual quotes or line ends.")
+    return table, (rows, rows - parsed)
+
+def records(path)->int:
+    "The records below the header, counted without the engine; a quote left open is an error, for it would swallow the rest of the file."
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as stream:
+        reader, n, line = csv.reader(stream, strict=True), 0, 1
+        try:
+            for row in reader: n, line = n + bool(row), reader.line_num + 1
+        except csv.Error as e: raise DataError(f"{path}: line {line}: {e}; expected a record with its quotes closed.") from None
+    return n - 1
 
 # %% ../nbs/02_synthea.ipynb #6221d990
 def check_values(table, path, column, valid, expected):
@@ -154,36 +171,36 @@ def aside(until, known=True, certificate=False, code=True):
 
 # %% ../nbs/02_synthea.ipynb #d7a76bbf
 def patients(con, path, until):
-    "Patients with subject_id, source_id, birth, death, sex, race, ethnicity, reason; and the ragged lines."
-    raw, ragged = scan(con, path, ["ID", "BIRTHDATE"], ["DEATHDATE", "GENDER", "RACE", "ETHNICITY"])
+    "Patients with subject_id, source_id, birth, death, sex, race, ethnicity, reason; the same before any was set aside; and the size of the file."
+    raw, size = scan(con, path, ["ID", "BIRTHDATE"], ["DEATHDATE", "GENDER", "RACE", "ETHNICITY"])
     raw = times(raw, path, "BIRTHDATE", "DEATHDATE").rename(source_id="ID", birth="BIRTHDATE", death="DEATHDATE", sex="GENDER", race="RACE", ethnicity="ETHNICITY")
     repeat = ibis.row_number().over(group_by="source_id", order_by=["birth", "death"])
     reason = ibis.cases((_.source_id.isnull(), "unknown patient"), (_.birth.isnull(), "undated"), (_.birth > ibis.timestamp(until), "future"),
                         (repeat > 0, "duplicate"), else_=ibis.null("string"))
     marked = con.create_table("patients", raw.mutate(reason=reason), temp=True)
     kept = marked.filter(_.reason.isnull()).mutate(subject_id=ibis.dense_rank().over(order_by="source_id").cast("int64")).drop("reason")
-    return con.create_table("people", kept, temp=True), marked, ragged
+    return con.create_table("people", kept, temp=True), marked, size
 
 # %% ../nbs/02_synthea.ipynb #2aa03735
 def visits(con, path, people, until):
-    "Encounters with visit_id, subject_id, start, stop, class, code and reason; and the ragged lines."
-    raw, ragged = scan(con, path, ["ID", "PATIENT", "START", "CODE"], ["STOP", "CLASS", "DESCRIPTION"])
+    "Encounters with visit_id, subject_id, start, stop, class, code and reason; and the size of the file."
+    raw, size = scan(con, path, ["ID", "PATIENT", "START", "CODE"], ["STOP", "CLASS", "DESCRIPTION"])
     raw = times(raw, path, "START", "STOP").rename(encounter="ID", source_id="PATIENT", time="START", stop="STOP", code="CODE", description="DESCRIPTION")
     joined = raw.left_join(people.select("source_id", "subject_id", "birth", "death"), "source_id")
     repeat = ibis.row_number().over(group_by="encounter", order_by=["time", "source_id", "code"])
     reason = aside(until, _.subject_id.notnull(), _.code == DEATH_CERTIFICATES[0], _.code.notnull() & _.encounter.notnull())
     marked = joined.mutate(reason=reason, repeat=repeat).mutate(reason=ibis.coalesce(_.reason, ibis.ifelse(_.repeat > 0, "duplicate", ibis.null("string"))))
     order = ibis.row_number().over(group_by=_.reason.isnull(), order_by=["subject_id", "time", "encounter"])
-    return con.create_table("encounters", marked.mutate(visit_id=order.cast("int64")), temp=True), ragged
+    return con.create_table("encounters", marked.mutate(visit_id=order.cast("int64")), temp=True), size
 
 # %% ../nbs/02_synthea.ipynb #cb3523e9
 SYSTEMS = {"HTTP://SNOMED.INFO/SCT": "SNOMED", "SNOMED-CT": "SNOMED", "HTTP://WWW.NLM.NIH.GOV/RESEARCH/UMLS/RXNORM": "RXNORM",
            "HTTP://LOINC.ORG": "LOINC", "HTTP://HL7.ORG/FHIR/SID/CVX": "CVX"}
 
 def clinical(con, kind, path, people, encounters, until):
-    "The rows of one clinical table in the event schema, each with its description and its reason; and the ragged lines."
+    "The rows of one clinical table in the event schema, each with its description and its reason; and the size of the file."
     system = TABLES[kind][1]
-    raw, ragged = scan(con, path, ["PATIENT", "ENCOUNTER", "CODE", "START"], ["DESCRIPTION", "SYSTEM", "VALUE", "TYPE"])
+    raw, size = scan(con, path, ["PATIENT", "ENCOUNTER", "CODE", "START"], ["DESCRIPTION", "SYSTEM", "VALUE", "TYPE"])
     bare = raw.START.length() <= 10
     raw = times(raw.mutate(bare=bare), path, "START")
     numeric = (raw.TYPE == "numeric") if kind == "observation" else ibis.literal(False)
@@ -193,12 +210,12 @@ def clinical(con, kind, path, people, encounters, until):
     system = ibis.cases((named.isnull() | (named == "UNKNOWN"), system), *((named == k, v) for k, v in SYSTEMS.items()), else_=named)
     rows = raw.select(source_id="PATIENT", encounter="ENCOUNTER", time="START", bare="bare", bare_code="CODE", code=system + "//" + raw.CODE,
                       numeric_value=ibis.ifelse(numeric | raw.TYPE.isnull(), value, ibis.null("float32")), description="DESCRIPTION")
-    return con.create_table(f"{kind}_rows", _marked(rows, kind, people, encounters, until), temp=True), ragged
+    return con.create_table(f"{kind}_rows", _marked(rows, kind, people, encounters, until), temp=True), size
 
 # %% ../nbs/02_synthea.ipynb #4f401738
 def _marked(rows, kind, people, encounters, until):
     joined = rows.left_join(people.select("source_id", "subject_id", "birth", "death"), "source_id").drop("source_id_right")
-    joined = joined.left_join(encounters.select("encounter", "visit_id", start="time", why="reason", of="subject_id"),
+    joined = joined.left_join(encounters.filter(_.repeat == 0).select("encounter", "visit_id", start="time", why="reason", of="subject_id"),
                               "encounter").drop("encounter_right")
     mine = _.visit_id.notnull() & (_.of == _.subject_id)  # an encounter of somebody else is no visit of mine
     time = ibis.ifelse(mine & _.bare & (_.start.truncate("D") == _.time), _.start, _.time)
@@ -241,22 +258,24 @@ def read(
     for name, path in bar:
         bar.set_postfix_str(name)
         if name == "patients":
-            people, marked, ragged = patients(con, path, now)
+            people, marked, size = patients(con, path, now)
             if not people.count().execute(): raise DataError(f"{path}: no patient with an id and a birth date; expected at least one.")
         elif name == "encounters":
-            marked, ragged = visits(con, path, people, now)
+            marked, size = visits(con, path, people, now)
             encounters = marked
         else:
-            marked, ragged = clinical(con, kinds[name], path, people, encounters, now)
+            marked, size = clinical(con, kinds[name], path, people, encounters, now)
             rows.append(marked.filter(_.reason.isnull()).drop("reason"))
-        counts.append(_count(path, marked, ragged))
-    return _assemble(con, people, encounters, rows, Report(pd.DataFrame(counts).fillna(0), str(folder)).check(), fingerprint(paths.values(), (until, 1)))
+        counts.append(_count(path, marked, size))
+    absent = [table for table, _k in TABLES.values() if table not in paths]
+    notes = (f"Not in this export: {', '.join(absent)}.",) if absent else ()
+    return _assemble(con, people, encounters, rows, Report(pd.DataFrame(counts).fillna(0), str(folder), notes).check(), fingerprint(paths.values(), (until, 1)))
 
-# %% ../nbs/02_synthea.ipynb #2096c6a0
-def _count(path, marked, ragged):
-    n = marked.group_by("reason").aggregate(n=_.count()).execute()
+# %% ../nbs/02_synthea.ipynb #f93cc2e0
+def _count(path, marked, size):
+    n, (rows, ragged) = marked.group_by("reason").aggregate(n=_.count()).execute(), size
     why = dict(zip(n["reason"].where(n["reason"].notna(), "kept"), n["n"]))
-    return {"file": path.name, "rows": int(n["n"].sum()) + ragged, "kept": why.pop("kept", 0), **{r: 0 for r in REASONS}, **why, "ragged": ragged}
+    return {"file": path.name, "rows": rows, "kept": why.pop("kept", 0), **{r: 0 for r in REASONS}, **why, "ragged": ragged}
 
 def _assemble(con, people, encounters, rows, report, digest):
     every = ibis.union(*rows, _encounter_events(encounters), *_facts(people))

@@ -79,11 +79,13 @@ def calibrate(learner, loader, micro_batch, settings, accelerator, seconds=5.0)-
         trial = copy.deepcopy(learner).train()
         optimiser = torch.optim.AdamW(trial.parameters(), settings.learning_rate)
         begin = time.perf_counter()
+        start = begin
         for k, batch in enumerate(loader):
-            start = time.perf_counter()
             backward(trial, *trial.objective.prepare(batch, generator), micro_batch, accelerator)
             optimiser.step(); optimiser.zero_grad()
-            if k >= 2 or len(loader) < 4: timed.append(time.perf_counter() - start)
+            now = time.perf_counter()
+            if k >= 2 or len(loader) < 4: timed.append(now - start)
+            start = now
             if timed and time.perf_counter() - begin > seconds: break
     return float(np.mean(timed))
 
@@ -137,6 +139,7 @@ def train(
     wrapped, optimiser = accelerator.prepare(learner, optimiser)
     with Watch(steps, settings, folder, progress) as watch:
         _run(wrapped, learner, optimiser, schedule, loader, valid, settings, micro, accelerator, watch)
+    if watch.best_state is None: raise TrainingError(f"step {watch.step}: the validation loss was never finite; nothing to keep.")
     learner.load_state_dict(watch.best_state)
     return watch.summary(accelerator, forecast)
 
@@ -166,7 +169,7 @@ class Watch:
     "Counts steps and tokens, writes `metrics.jsonl`, moves the bar, keeps the best weights and says when to stop."
     def __init__(self, steps, settings, folder, progress):
         self.steps, self.settings, self.step, self.tokens, self.history = steps, settings, 0, 0, []
-        self.every, self.log_every = max(1, steps // settings.evaluations), max(1, steps // 200)
+        self.every, self.log_every = math.ceil(steps / settings.evaluations), max(1, steps // 200)
         self.best, self.best_step, self.best_state, self.worse, self.smooth = math.inf, 0, None, 0, None
         self.file = open(Path(folder) / "metrics.jsonl", "w") if folder else None
         self.bar = tqdm(total=steps, desc="training", unit="step", ascii=" ▏▎▍▌▋▊▉█", mininterval=0.5 if sys.stdout.isatty() else 5.0, file=sys.stdout, disable=not progress, ncols=88,
