@@ -39,6 +39,7 @@ setup(
     extras_require={
         "notebook": cfg["notebook_requirements"].split(),
         "dev": cfg["dev_requirements"].split(),
+        "bench": cfg["bench_requirements"].split(),
         "omop": ["ibis-framework[postgres]>=11"],
         "spark": ["pyspark>=4.0,<4.1"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['DISEASES', 'NONE', 'resamples', 'interval', 'ratio', 'mlm_scores', 'disease_groups', 'main_disease',
-           'neighbour_agreement', 'jackknife', 'embedding_scores']
+           'neighbour_agreement', 'jackknife', 'embedding_scores', 'nvp_scores', 'code_scores', 'contrastive_scores',
+           'skipgram_scores']
 
 # %% ../nbs/42_metrics.ipynb #47c3b09f
 import numpy as np
 import pandas as pd
 
-from .vocab import UNK
+from .nvp import best_threshold, recall
+from .vocab import FIRST_CODE, UNK
 
 # %% ../nbs/42_metrics.ipynb #58f79bd6
 def resamples(n, draws=1000, seed=0)->np.ndarray:
@@ -108,3 +110,40 @@ def embedding_scores(vectors, labels, prefix="embedding")->dict:
         out[f"{prefix}.{name}"] = ratio(per, np.ones(len(per)), who)
     out[f"{prefix}.davies_bouldin"] = jackknife(lambda i: davies_bouldin_score(vectors[i], labels[i]), len(labels))
     return out
+
+# %% ../nbs/42_metrics.ipynb #52dd3a2d
+def nvp_scores(answers, threshold, prefix="nvp")->dict:
+    "Flat scores of next-visit answers: loss, micro_f1, macro_f1, precision, recall, recall_at_10 and new.recall_at_10."
+    a, yes = answers, answers["p"] >= threshold
+    hit, who = yes & a["true"], a["subject_id"]
+    out = {"loss": ratio(a["nll"], a["true"], who), "micro_f1": ratio(2 * hit, yes * 1 + a["true"], who), "precision": ratio(hit, yes, who), "recall": ratio(hit, a["true"], who)}
+    for name, rank in (("recall_at_10", "rank"), ("new.recall_at_10", "new_rank")):
+        r = recall(a, rank)
+        out[name] = ratio(r["found"], r["asked"], r["subject_id"])
+    patients = who.unique()
+    place = who.map(dict(zip(patients, range(len(patients))))).to_numpy()
+    def macro(kept): return code_scores(a[np.isin(place, kept)], threshold)["f1"].mean()
+    out["macro_f1"] = jackknife(macro, len(patients))
+    return {f"{prefix}.{k}": v for k, v in out.items()}
+
+def code_scores(answers, threshold, vocab=None)->pd.DataFrame:
+    "Precision, recall and F1 of each code that occurs in a next visit, with its name and kind if `vocab` is given; most frequent first."
+    a = answers[answers["code"] >= FIRST_CODE]
+    yes = a["p"] >= threshold
+    t = pd.DataFrame({"code": a["code"], "visits": a["true"], "predicted": yes, "right": yes & a["true"]}).groupby("code").sum()
+    t = t[t["visits"] > 0].sort_values("visits", ascending=False)
+    t["precision"], t["recall"], t["f1"] = t["right"] / t["predicted"], t["right"] / t["visits"], 2 * t["right"] / (t["predicted"] + t["visits"])
+    return t if vocab is None else t.assign(name=vocab.names(t.index), kind=vocab.kinds_of(t.index)).reset_index()
+
+# %% ../nbs/42_metrics.ipynb #34a8eee7
+def contrastive_scores(frame, prefix="contrastive")->dict:
+    "Flat scores of two views a patient: loss, top1 (the other view is the nearest), alignment, uniformity (0: all in one place)."
+    one, who = np.ones(len(frame)), frame["subject_id"]
+    out = {name: ratio(frame[column], one, who) for name, column in (("loss", "nll"), ("top1", "hit"), ("alignment", "alignment"))}
+    spread = ratio(frame["others"], one, who)
+    out["uniformity"] = {k: v if k == "n" else float(np.log(v)) for k, v in spread.items()}
+    return {f"{prefix}.{k}": v for k, v in out.items()}
+
+def skipgram_scores(frame, prefix="skipgram")->dict:
+    "Flat scores of skip-gram: the visit loss per code asked for, and the code loss."
+    return {f"{prefix}.visit": ratio(frame["visit"], frame["n"], frame["subject_id"]), f"{prefix}.code": ratio(frame["code"], np.ones(len(frame)), frame["subject_id"])}
