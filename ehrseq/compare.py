@@ -43,6 +43,7 @@ class Comparison:
         plan = {"cohort": cohort.info["fingerprint"], "tier": self.tier.name, "budget": self.budget, "tuning": tuning}
         self.state = read_json(self.out / "compare.json") if (self.out / "compare.json").exists() else {"plan": plan, "tuning": {}, "rows": []}
         if self.state["plan"] != plan: raise ValueError(f"{self.out} holds another comparison: {self.state['plan']}, not {plan}. Choose another folder.")
+        if self.state["rows"] and not (self.out / "exam.parquet").exists(): raise ValueError(f"{self.out}: compare.json without exam.parquet can be looked at (Comparison.open), not gone on with. Choose another folder.")
 
     @classmethod
     def open(cls, out):
@@ -52,7 +53,10 @@ class Comparison:
         k.out, k.state = Path(out), read_json(Path(out) / "compare.json")
         return k
 
-    def save(self): write_json(self.out / "compare.json", self.state)
+    def save(self):
+        self.state["tables"] = {score: t.to_dict("records") for score in HEADLINES if len(t := table(self, score))}
+        write_json(self.out / "compare.json", self.state)
+
     def row(self, name, seed): return next((r for r in self.state["rows"] if (r["name"], r["seed"]) == (name, seed)), None)
     def folder(self, name, seed): return self.out / "runs" / f"{name.replace('/', '-').replace(' < ', '-from-').replace(':', '.')}-seed{seed}"
     def read(self, file): return pd.read_parquet(self.out / file) if (self.out / file).exists() else pd.DataFrame()
@@ -126,9 +130,9 @@ def _keep(k, file, frame, name, seed):
 PROBED = " (probe)"
 
 def table(comparison, score="mlm.top1")->pd.DataFrame:
-    "A row a contender, best first. A probe's score stands in the same table, marked."
+    "A row a contender, best first. A probe's score stands in the same table, marked. Without `exam.parquet`, as last written to `compare.json`."
     per = _patients(comparison, score)
-    if not per: return pd.DataFrame()
+    if not per: return pd.DataFrame(comparison.state.get("tables", {}).get(score, []))
     best, rows = max(per, key=lambda n: per[n]["top"].sum() / per[n]["bottom"].sum()), []
     for name, p in per.items():
         of = [r for r in comparison.state["rows"] if r["name"] == name.removesuffix(PROBED)]
@@ -148,7 +152,8 @@ def _patients(comparison, score)->dict:
     "Contender → per patient top and bottom, summed over its seeds."
     exam, out = comparison.read("exam.parquet"), {}
     if not len(exam): return out
-    mine = exam[exam["score"].isin([score, f"probe.{score}"])]
+    finished = pd.MultiIndex.from_frame(exam[["name", "seed"]]).isin([(r["name"], r["seed"]) for r in comparison.state["rows"]])
+    mine = exam[finished & exam["score"].isin([score, f"probe.{score}"])]
     who = np.sort(mine["subject_id"].unique())
     for (name, s), part in mine.groupby(["name", "score"]):
         out[name + (PROBED if s.startswith("probe.") else "")] = part.groupby("subject_id")[["top", "bottom"]].sum().reindex(who, fill_value=0)

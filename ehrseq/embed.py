@@ -40,13 +40,9 @@ class Wave(nn.Module):
     def forward(self, n): return self.gain * self.wave[n.clamp(max=len(self.wave) - 1)]  # b t → b t h
 
 # %% ../nbs/10_embed.ipynb #09841a30
-class Table(nn.Module):
-    "Whole numbers (b t) → learnt rows (b t h); beyond `size` the last row."
-    def __init__(self, size, hidden_dim):
-        super().__init__()
-        self.rows = nn.Embedding(size, hidden_dim)
-
-    def forward(self, n): return self.rows(n.clamp(max=self.rows.num_embeddings - 1))  # b t → b t h
+class Table(nn.Embedding):
+    "Whole numbers (b t) → learnt rows (b t h); beyond the table the last row."
+    def forward(self, n): return super().forward(n.clamp(max=self.num_embeddings - 1))  # b t → b t h
 
 MAX_AGE = 110
 

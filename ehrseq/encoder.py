@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .attention import Attention
+from .embed import Table
 from .tiers import choose, tier
 
 # %% ../nbs/12_encoder.ipynb #7f416040
@@ -103,14 +104,14 @@ def mean_and_last(tokens, mask, visits)->torch.Tensor:
     return (mean_token(tokens, mask) + mean_token(tokens, mask & (visits == visits.amax(1, keepdim=True)))) / 2
 
 # %% ../nbs/12_encoder.ipynb #883c20b8
-def initialise(model, matrices=0.05, tables=0.1):
-    "Draw matrices and embedding tables anew, zero the biases; buffers and norms stay as they are."
+def initialise(model, matrices=0.05, tables=0.1, context=0.01):
+    "Draw matrices, code tables and tables of context (age, segment) anew, zero the biases; buffers and norms stay as they are."
     for m in model.modules():
         if isinstance(m, nn.Linear):
             nn.init.normal_(m.weight, std=matrices)
             if m.bias is not None: nn.init.zeros_(m.bias)
         if isinstance(m, nn.Embedding):
-            nn.init.normal_(m.weight, std=tables)
+            nn.init.normal_(m.weight, std=context if isinstance(m, Table) else tables)
             if m.padding_idx is not None: m.weight.data[m.padding_idx].zero_()
 
 def parameter_count(*modules, embedding=True)->int:

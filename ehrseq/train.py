@@ -79,7 +79,7 @@ def calibrate(learner, loader, micro_batch, settings, accelerator, seconds=5.0)-
     generator, timed = torch.Generator().manual_seed(settings.seed), []
     with torch.random.fork_rng():
         trial = copy.deepcopy(learner).train()
-        optimiser = torch.optim.AdamW(trial.parameters(), settings.learning_rate)
+        optimiser = torch.optim.AdamW(trial.parameters(), settings.learning_rate, fused=True)
         begin = time.perf_counter()
         start = begin
         for k, batch in enumerate(loader):
@@ -136,7 +136,7 @@ def train(
     micro = min(loader.batch_size, max(1, target.micro_tokens // loader.max_seq_length))
     learner = Learner(encoder, objective).to(accelerator.device)
     steps, forecast = steps_for(settings, learner, loader, valid, micro, accelerator)
-    optimiser = torch.optim.AdamW(learner.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(learner.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: rate(s, steps, settings.warm_up))
     wrapped, optimiser = accelerator.prepare(learner, optimiser)
     with Watch(steps, settings, folder, progress) as watch:
