@@ -278,7 +278,7 @@ def run_job(name, out, parameters, echo=True)->int:
     out.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(str(path), str(out / f"{name}.ipynb"), {**parameters, "out": str(out)}, progress_bar=False, store_widget_state=False,
-                                   stdout_file=sys.stdout if echo else None, cwd=None)
+                                   stdout_file=sys.stdout if echo else None, cwd=None, extra_arguments=["--IPKernelApp.log_level=ERROR"])
     except papermill.PapermillExecutionError as e:
         print(f"\n{e.ename}: {e.evalue}\n(the executed notebook is {out / f'{name}.ipynb'})", file=sys.stderr)
         return 1

@@ -39,7 +39,7 @@ def probe(
     encoder, # trained for anything; its own settings are left as they were
     cohort,
     question="mlm", # "mlm" or "nvp"
-    settings=Settings(learning_rate=5e-3, epochs=3),
+    settings=Settings(learning_rate=1.5e-2, epochs=10),
     batch_size=64,
     target="cpu",
     progress=True,
