@@ -48,7 +48,8 @@ def code_scores(
         fig.add_scatter(x=part["recall"], y=part["precision"], mode="markers", name=f"{kind} ({len(part)})", customdata=part[["name", "visits", "predicted"]].to_numpy(),
                         marker=dict(color=KIND_COLOURS[kind], size=6 + 3 * np.sqrt(part["visits"]), sizemode="diameter", opacity=0.7, line=dict(width=0.5, color="white")),
                         hovertemplate="%{customdata[0]}<br>in %{customdata[1]} next visits, foretold %{customdata[2]} times<br>recall %{x:.2f}, precision %{y:.2f}<extra></extra>")
-    for i, (_, r) in enumerate(t.head(named).iterrows()): fig.add_annotation(x=r["recall"], y=r["precision"], text=r["name"][:38], font_size=10, showarrow=True, arrowcolor=GREY, ax=(-60, 60)[i % 2], ay=-22 - 24 * i)
+    for i, (_, r) in enumerate(t.head(named).sort_values("recall").iterrows()):   # at the foot, where few codes lie, and a height each
+        fig.add_annotation(x=r["recall"], y=r["precision"], text=r["name"][:38], font_size=10, showarrow=True, arrowcolor=GREY, axref="x", ayref="y", ax=r["recall"], ay=0.02 + 0.06 * i, xanchor="right" if r["recall"] > 0.5 else "left")
     fig.update_xaxes(title="recall: share of occurrences foretold", range=[-0.04, 1.06]).update_yaxes(title="precision: share of yeses that were right", range=[-0.04, 1.1])
     return _style(fig, title, height=440).update_layout(legend=dict(itemsizing="constant"))
 
