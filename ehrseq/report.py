@@ -19,7 +19,7 @@ STYLE = """body{font-family:Helvetica,Arial,sans-serif;color:#222;max-width:1040
 h1{font-size:1.7rem;margin-bottom:.2rem} h2{font-size:1.15rem;margin-top:2.6rem;border-bottom:1px solid #ddd;padding-bottom:.3rem} .sub{color:#666;margin-top:0}
 .facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(8rem,1fr));gap:.7rem;margin:1.4rem 0} .fact{background:#f4f6f8;border-radius:8px;padding:.7rem .9rem} .fact b{display:block;font-size:1.25rem}
 .fact span{color:#666;font-size:.85rem} table{border-collapse:collapse;font-size:.86rem;display:block;overflow-x:auto} td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #eee;white-space:nowrap}
-th:first-child,td:first-child,td.t{text-align:left} thead th{border-bottom:2px solid #ccc} .sort th{cursor:pointer} .sort th:focus-visible{outline:2px solid #0072B2} .sort th[aria-sort]{color:#0072B2} .tall{max-height:26rem;overflow:auto} .note{color:#666;font-size:.88rem} pre{font-size:.78rem;overflow-x:auto}"""
+th:first-child,td:first-child,td.t{text-align:left} thead th{border-bottom:2px solid #ccc} .sort td:first-child{white-space:normal;min-width:15rem;max-width:27rem} .sort th{cursor:pointer} .sort th:focus-visible{outline:2px solid #0072B2} .sort th[aria-sort]{color:#0072B2} .tall{max-height:26rem;overflow:auto} .note{color:#666;font-size:.88rem} pre{font-size:.78rem;overflow-x:auto}"""
 
 SORT = """<script>document.querySelectorAll('table.sort').forEach(t=>t.querySelectorAll('th').forEach((h,i)=>{h.tabIndex=0;const go=()=>{const up=h.getAttribute('aria-sort')=='descending';
 t.querySelectorAll('th').forEach(x=>x.removeAttribute('aria-sort'));h.setAttribute('aria-sort',up?'ascending':'descending');const v=r=>r.cells[i].innerText,n=x=>x==''?-1:+x.replace(/,/g,'');
