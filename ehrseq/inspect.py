@@ -13,6 +13,7 @@ import torch
 from .attention import record
 from .batch import Loader
 from .tiers import choose
+from .vocab import UNK
 
 # %% ../nbs/50_inspect.ipynb #8303a72c
 @torch.no_grad()
@@ -40,7 +41,7 @@ def history(batch, row, vocab, weights=None)->pd.DataFrame:
     "The tokens of one window: position, visit, age, day, kind, code, name and weight; `[CLS]` and `[SEP]` left out."
     n = int(batch.mask[row].sum())
     ids = batch.codes[row, :n].numpy()
-    frame = pd.DataFrame({"position": range(n), "visit": batch.visits[row, :n], "age": batch.ages[row, :n], "day": batch.days[row, :n], "kind": vocab.kinds_of(ids),
+    frame = pd.DataFrame({"position": range(n), "visit": batch.visits[row, :n], "age": batch.ages[row, :n], "day": batch.days[row, :n], "kind": np.where(ids == UNK, "unknown", vocab.kinds_of(ids)),
                           "code": vocab.decode(ids), "name": vocab.names(ids), "weight": np.ones(n) if weights is None else np.asarray(weights)[:n]})
     return frame[frame["visit"] > 0].reset_index(drop=True)
 

@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 # %% ../nbs/51_plots.ipynb #5deb687c
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A7A00", "#000000")
 GREY, LIGHT = "#9A9A9A", "#D9D9D9"
-KIND_COLOURS = dict(zip(("condition", "medication", "procedure", "observation", "immunization", "allergy", "careplan", "device"), PALETTE))
+KIND_COLOURS = dict(zip(("condition", "medication", "procedure", "observation", "immunization", "allergy", "careplan", "device"), PALETTE)) | {"unknown": GREY}
 
 def _style(fig, title, height=360, **layout):
     return fig.update_layout(template="plotly_white", title=dict(text=title, font_size=15), height=height, margin=dict(l=60, r=20, t=60, b=50),
