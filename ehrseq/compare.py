@@ -16,7 +16,7 @@ from . import metrics
 from .batch import Loader
 from .checkpoint import read_json, write_json
 from .encoder import Config, encoder_class
-from .jobs import LEARNING_RATES, Run, pretrain
+from .jobs import LEARNING_RATES, Run, pretrain, start_from
 from .probe import probe
 from .scores import HEADLINES
 from .sums import check_objective, make_objective
@@ -94,6 +94,7 @@ def _trial(comparison, c, rate)->float:
     seed_everything(seed)
     encoder = encoder_class(c["encoder"])(Config.from_tier(k.tier, vocab_size=k.cohort.vocab.size))
     objective = make_objective(c["objective"], encoder, len(k.cohort.vocab))
+    if c["start"]: start_from(k.folder(c["start"], seed), encoder, objective, k.cohort)
     share = {name: v and v * k.tuning for name, v in k.budget.items()}
     loader = Loader(k.cohort.sequences, k.cohort.rows("train"), k.tier.max_seq_length, k.tier.batch_size, seed)
     valid = Loader(k.cohort.sequences, k.cohort.rows("valid"), k.tier.max_seq_length, 32, recent=True)
