@@ -16,7 +16,7 @@ from . import metrics
 from .batch import Loader
 from .checkpoint import read_json, write_json
 from .encoder import Config, encoder_class
-from .jobs import LEARNING_RATES, Run, pretrain, start_from
+from .jobs import LEARNING_RATES, pretrain, start_from
 from .probe import probe
 from .scores import HEADLINES
 from .sums import check_objective, make_objective

@@ -21,6 +21,6 @@ class CodeHead(nn.Module):
 
     def forward(self, x, table): return F.linear(self.norm(F.gelu(self.narrow(x))), table, self.bias)
 class LinearHead(nn.Linear):
-    "Vectors (… h) → logits (… vocab_size) by one matrix: what frozen vectors are probed with. The table is not looked at."
+    "Vectors (… h) → logits (… vocab_size) by one matrix: the head of next-visit prediction and of probes. The table is not looked at."
     def __init__(self, config): super().__init__(config.hidden_dim, config.vocab_size)
     def forward(self, x, table=None): return super().forward(x)

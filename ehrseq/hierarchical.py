@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .attention import Attention, rotate, weights_and_mix
+from .attention import Attention, weights_and_mix
 from .embed import AgeEmbedding, Clock, CodeEmbedding
 from .encoder import Encoded, PreNormBlock, initialise, mean_and_last
 from .vocab import SEP
