@@ -21,9 +21,9 @@ def weights_and_mix(q, k, v, keep, dropout=0.0):
 
 # %% ../nbs/11_attention.ipynb #becbacec
 def rotate(x, angles)->torch.Tensor:
-    "Heads x (b n t d), their pairs (i, i + d/2) turned by angles (b t d/2)."
+    "Heads x (b t n d), their pairs (i, i + d/2) turned by angles (b t d/2)."
     a, b = x.chunk(2, -1)
-    cos, sin = angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype)  # b 1 t d/2
+    cos, sin = angles.cos()[:, :, None].to(x.dtype), angles.sin()[:, :, None].to(x.dtype)  # b t 1 d/2
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
 # %% ../nbs/11_attention.ipynb #202cd257
@@ -36,11 +36,14 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(hidden_dim, 3 * hidden_dim)
         self.out = nn.Linear(hidden_dim, hidden_dim)
 
-    def heads(self, x): return self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).movedim(-3, 0)          # … h → 3 … n d
+    def heads(self, x, angles=None):
+        "Queries, keys and values, (… n d) each, of x (… h)."
+        qk, v = self.qkv(x).unflatten(-1, (3 * self.num_heads, -1)).split([2 * self.num_heads, self.num_heads], -2)
+        if angles is not None: qk = rotate(qk, angles)
+        return *qk.chunk(2, -2), v
 
     def forward(self, x, mask, angles=None):
-        q, k, v = self.heads(x).transpose(2, 3)                                              # b n t d
-        if angles is not None: q, k = rotate(q, angles), rotate(k, angles)
+        q, k, v = (y.transpose(1, 2) for y in self.heads(x, angles))                         # b n t d
         keep, p = mask[:, None, None, :], self.dropout if self.training else 0.0              # b 1 1 t
         if self.tap is None: mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, dropout_p=p)
         else:

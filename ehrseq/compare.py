@@ -17,7 +17,7 @@ from .batch import Loader
 from .checkpoint import read_json, write_json
 from .encoder import Config, encoder_class
 from .jobs import LEARNING_RATES, pretrain, start_from
-from .probe import probe
+from .probe import probe, probing
 from .scores import HEADLINES
 from .sums import check_objective, make_objective
 from .tiers import tier as find_tier
@@ -89,7 +89,7 @@ def _beyond(tried, base)->list:
     return [power - 1] if best == order[0] else [power + 1] if best == order[-1] else []
 
 def _trial(comparison, c, rate)->float:
-    "The best validation loss of a contender, trained for a share of the budget at that rate."
+    "The best validation loss of a contender, trained for a share of the budget at that rate; of a probe, if that is what it is judged by."
     k, seed = comparison, comparison.seeds[0]
     seed_everything(seed)
     encoder = encoder_class(c["encoder"])(Config.from_tier(k.tier, vocab_size=k.cohort.vocab.size))
@@ -99,7 +99,14 @@ def _trial(comparison, c, rate)->float:
     loader = Loader(k.cohort.sequences, k.cohort.rows("train"), k.tier.max_seq_length, k.tier.batch_size, seed)
     valid = Loader(k.cohort.sequences, k.cohort.rows("valid"), k.tier.max_seq_length, 32, recent=True)
     done = train(encoder, objective, loader, valid, Settings(rate, **share, seed=seed, evaluations=2), k.target, None, False)
-    return float(done.history[min((n for n in done.history if n.startswith("valid.") and n.endswith("loss")), key=len)].min())
+    if not _probed(c): return _best_loss(done)
+    with probing(encoder, k.cohort, k.probes[0], progress=False) as (_, _, read): return _best_loss(read)
+
+def _best_loss(training)->float:
+    losses = (n for n in training.history if n.startswith("valid.") and n.endswith("loss"))
+    return float(training.history[min(losses, key=len)].min())
+
+def _probed(c)->bool: return not {"mlm", "nvp"} & set(c["objective"].split("+"))
 
 # %% ../nbs/62_compare.ipynb #438542b0
 def _train_and_score(k, c, seed):
@@ -109,7 +116,7 @@ def _train_and_score(k, c, seed):
     run = pretrain(k.cohort, k.folder(c["name"], seed), c["encoder"], c["objective"], k.tier, k.target, learning_rate=rate, init=start, seed=seed, patience=100, progress=False, **k.budget)
     m, exams = run.metrics, [pd.read_parquet(f) for f in [run.folder / "exam.parquet"] if f.exists()]
     scores = {name: v for name, v in m.items() if isinstance(v, dict)}
-    for question in k.probes if not {"mlm", "nvp"} & set(c["objective"].split("+")) else ():
+    for question in k.probes if _probed(c) else ():
         s, tables = probe(run.encoder, k.cohort, question, progress=False)
         scores |= s; exams.append(tables["exam"])
     seen = [n for n in run.history if n.startswith("valid.")]

@@ -89,7 +89,7 @@ class Hierarchical(nn.Module):
         self.code, self.age = CodeEmbedding(config.vocab_size, config.embedding_dim, h), AgeEmbedding(h)
         self.clock = Clock(h // config.num_heads // 2, config.max_seq_length)
         self.up, self.across, self.down = blocks(max(1, config.num_layers - across - 1), InsideVisits), blocks(across, AcrossVisits), blocks(1, InsideVisits)
-        self.norm_in, self.norm_visit, self.norm_out, self.dropout = nn.RMSNorm(h), nn.RMSNorm(h), nn.RMSNorm(h), nn.Dropout(config.dropout)
+        self.norm_in, self.norm_visit, self.norm_out, self.dropout = nn.LayerNorm(h), nn.LayerNorm(h), nn.LayerNorm(h), nn.Dropout(config.dropout)
         initialise(self)
 
     @property

@@ -22,7 +22,7 @@ class Transformer(nn.Module):
         self.config, h = config, config.hidden_dim
         self.code, self.age = CodeEmbedding(config.vocab_size, config.embedding_dim, h), AgeEmbedding(h)
         self.clock = Clock(h // config.num_heads // 2, config.max_seq_length)
-        self.norm_in, self.norm_out, self.dropout = nn.RMSNorm(h), nn.RMSNorm(h), nn.Dropout(config.dropout)
+        self.norm_in, self.norm_out, self.dropout = nn.LayerNorm(h), nn.LayerNorm(h), nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(PreNormBlock(h, config.num_heads, config.dropout) for _ in range(config.num_layers))
         initialise(self)
 
