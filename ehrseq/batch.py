@@ -193,5 +193,9 @@ class Loader:
         parts = [draw[order[i:i + self.batch_size]] for i in range(0, len(draw), self.batch_size)]
         return ((collate(self.sequences, part), part.row) for part in parts)
 
-    def __iter__(self): return (collate(self.sequences, windows) for windows in self.plan())
+    def since(self, position):
+        "The epoch's batches from the one at `position` on."
+        return (collate(self.sequences, windows) for windows in self.plan()[position:])
+
+    def __iter__(self): return self.since(0)
     def __len__(self): return len(self.plan())

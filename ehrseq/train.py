@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['Settings', 'TrainingError', 'seed_everything', 'rate', 'Learner', 'backward', 'learner_of', 'calibrate', 'steps_for',
-           'Trained', 'train', 'endless', 'Watch', 'peak_memory']
+           'Trained', 'train', 'endless', 'Watch', 'State', 'Signals', 'peak_memory']
 
 # %% ../nbs/41_train.ipynb #04110cd0
 import copy
 import json
 import math
 import random
+import signal
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +25,7 @@ import torch
 from torch import nn
 from tqdm.std import tqdm
 
+from .checkpoint import write_atomic
 from .tiers import target as find_target
 
 # %% ../nbs/41_train.ipynb #3a170477
@@ -37,6 +41,8 @@ class Settings:
     weight_decay: float = 0.01
     clip: float = 1.0             # of the gradient's norm
     evaluations: int = 10         # on validation patients, evenly over the run
+    checkpoint_minutes: float = 5 # between checkpoints
+    checkpoint_steps: int | None = None   # instead of minutes
 
 class TrainingError(RuntimeError):
     "Training cannot go on. The message names the step and the subjects of its batch."
@@ -127,6 +133,7 @@ def train(
     target="auto", # a hardware target
     folder=None, # for `metrics.jsonl`, a line a logged step
     progress=True,
+    checkpoints=None, # `Checkpoints`: to go on from the last one, and to write more
 )->Trained:
     "Train `encoder` on `objective` and leave it with the weights of the best evaluation. Raises `TrainingError`."
     from accelerate import Accelerator
@@ -135,67 +142,99 @@ def train(
     accelerator = Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu")
     micro = min(loader.batch_size, max(1, target.micro_tokens // loader.max_seq_length))
     learner = Learner(encoder, objective).to(accelerator.device)
-    steps, forecast = steps_for(settings, learner, loader, valid, micro, accelerator)
+    kept = checkpoints and checkpoints.load()
+    steps, forecast = (kept[1]["steps"], kept[1]["forecast"]) if kept else steps_for(settings, learner, loader, valid, micro, accelerator)
     optimiser = torch.optim.AdamW(learner.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: rate(s, steps, settings.warm_up))
     wrapped, optimiser = accelerator.prepare(learner, optimiser)
-    with Watch(steps, settings, folder, progress) as watch:
-        _run(wrapped, learner, optimiser, schedule, loader, valid, settings, micro, accelerator, watch)
+    watch, signals = Watch(steps, forecast, settings), Signals()
+    state = State(learner, optimiser, torch.Generator().manual_seed(settings.seed), watch)
+    if kept: state.restore(*kept)
+    with watch.open(folder, progress), signals:
+        try: _run(wrapped, state, loader, valid, settings, micro, accelerator, signals, checkpoints)
+        except (KeyboardInterrupt, SystemExit):
+            if checkpoints: checkpoints.save(watch.step, *state.take())
+            raise
     if watch.best_state is None: raise TrainingError(f"step {watch.step}: the validation loss was never finite; nothing to keep.")
     learner.load_state_dict(watch.best_state)
-    return watch.summary(accelerator, forecast)
+    return watch.summary(accelerator)
 
 # %% ../nbs/41_train.ipynb #32acbb1d
-def _run(wrapped, learner, optimiser, schedule, loader, valid, settings, micro, accelerator, watch):
-    generator = torch.Generator().manual_seed(settings.seed)
+def _run(wrapped, state, loader, valid, settings, micro, accelerator, signals, checkpoints):
+    watch, learner = state.watch, state.learner
+    def look():
+        if watch.due:
+            scores = learner.objective.summary(learner.objective.evaluate(learner.encoder, valid))
+            with signals.waiting(): watch.evaluated(scores, learner)
+        if checkpoints and (watch.done or watch.checkpoint_due):
+            with signals.waiting(): watch.checkpointed(checkpoints.save(watch.step, *state.take()))
+    if watch.step: look()                                                      # it was stopped before it had looked
     wrapped.train()
-    for batch in endless(loader):
-        loss = backward(wrapped, *learner.objective.prepare(batch, generator), micro, accelerator)
-        norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(f"step {watch.step + 1}: loss {loss}, gradient norm {norm}; subjects {sorted(batch.subject_id.tolist())}. "
-                                f"Lower the learning rate (now {schedule.get_last_lr()[0]:.2g}) or look at these histories.")
-        optimiser.step(); schedule.step(); optimiser.zero_grad()
-        watch.stepped(batch, loader.epoch, loss, norm, schedule.get_last_lr()[0])
-        if watch.due: watch.evaluated(learner.objective.summary(learner.objective.evaluate(learner.encoder, valid)), learner)
-        if watch.done: return
+    loader.epoch = watch.epoch
+    batches = endless(loader, watch.position)
+    while not watch.done:
+        batch = next(batches)
+        with signals.waiting(): _step(wrapped, state, batch, loader.epoch, settings, micro, accelerator)
+        look()
 
-def endless(loader):
-    "Batch after batch, epoch after epoch."
+def _step(wrapped, state, batch, epoch, settings, micro, accelerator):
+    watch, now = state.watch, settings.learning_rate * rate(state.watch.step, state.watch.steps, settings.warm_up)
+    for group in state.optimiser.param_groups: group["lr"] = now
+    loss = backward(wrapped, *state.learner.objective.prepare(batch, state.generator), micro, accelerator)
+    norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise TrainingError(f"step {watch.step + 1}: loss {loss}, gradient norm {norm}; subjects {sorted(batch.subject_id.tolist())}. "
+                            f"Lower the learning rate (now {now:.2g}) or look at these histories.")
+    state.optimiser.step(); state.optimiser.zero_grad()
+    watch.stepped(batch, epoch, loss, norm, now)
+
+def endless(loader, position=0):
+    "Batch after batch, epoch after epoch, from a position in the loader's epoch on."
     while True:
-        yield from loader
-        loader.epoch += 1
+        yield from loader.since(position)
+        loader.epoch, position = loader.epoch + 1, 0
 
 # %% ../nbs/41_train.ipynb #e5191be8
 class Watch:
     "Counts steps and tokens, writes `metrics.jsonl`, moves the bar, keeps the best weights and says when to stop."
-    def __init__(self, steps, settings, folder, progress):
-        self.steps, self.settings, self.step, self.tokens, self.history = steps, settings, 0, 0, []
+    counted = ("steps", "forecast", "step", "tokens", "epoch", "position", "best", "best_step", "worse", "smooth", "looked", "seconds", "history")
+
+    def __init__(self, steps, forecast, settings):
+        self.steps, self.forecast, self.settings = steps, forecast, settings
+        self.step = self.tokens = self.epoch = self.position = self.best_step = self.worse = self.looked = 0
         self.every, self.log_every = math.ceil(steps / settings.evaluations), max(1, steps // 200)
-        self.best, self.best_step, self.best_state, self.worse, self.smooth = math.inf, 0, None, 0, None
-        self.file = open(Path(folder) / "metrics.jsonl", "w") if folder else None
-        self.bar = tqdm(total=steps, desc="training", unit="step", ascii=" ▏▎▍▌▋▊▉█", mininterval=0.5 if sys.stdout.isatty() else 5.0, file=sys.stdout, disable=not progress, ncols=88,
-                        bar_format="{desc} {percentage:3.0f}% |{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]")
+        self.best, self.best_state, self.smooth, self.history, self.file, self.before = math.inf, None, None, [], None, 0.0
 
-    def __enter__(self):
+    @contextmanager
+    def open(self, folder, progress):
+        "Within the block, time runs, the log is written and the bar moves."
         self.start = time.perf_counter()
-        return self
+        self.saved = self.start, self.step
+        if folder:
+            write_atomic(Path(folder) / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
+            self.file = open(Path(folder) / "metrics.jsonl", "a")
+        self.bar = tqdm(total=self.steps, initial=self.step, desc="training", unit="step", ascii=" ▏▎▍▌▋▊▉█", mininterval=0.5 if sys.stdout.isatty() else 5.0, file=sys.stdout, disable=not progress, ncols=88,
+                        bar_format="{desc} {percentage:3.0f}% |{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]")
+        try: yield self
+        finally:
+            self.bar.close()
+            if self.file: self.file.close()
 
-    def __exit__(self, *_):
-        self.bar.close()
-        if self.file: self.file.close()
-
     @property
-    def seconds(self): return time.perf_counter() - self.start
+    def seconds(self): return self.before + time.perf_counter() - self.start
     @property
-    def due(self): return self.step % self.every == 0 or self.step == self.steps
+    def due(self): return self.step > self.looked and (self.step % self.every == 0 or self.step == self.steps)
     @property
-    def done(self): return self.step >= self.steps or self.stopped_early
+    def done(self): return (self.step >= self.steps and not self.due) or self.stopped_early
+    @property
+    def checkpoint_due(self):
+        when, step = self.saved
+        return self.step - step >= self.settings.checkpoint_steps if self.settings.checkpoint_steps else time.perf_counter() - when >= 60 * self.settings.checkpoint_minutes
     @property
     def stopped_early(self): return self.settings.patience is not None and self.worse >= self.settings.patience
 
     def stepped(self, batch, epoch, loss, norm, learning_rate):
-        self.step += 1; self.tokens += batch.tokens
+        if epoch != self.epoch: self.epoch, self.position = epoch, 0
+        self.step += 1; self.tokens += batch.tokens; self.position += 1
         self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
         self.bar.set_postfix_str(f"loss {self.smooth:.2f}, {self.tokens / self.seconds:,.0f} tokens/s", refresh=False)
         self.bar.update()
@@ -203,18 +242,81 @@ class Watch:
             self.write(epoch=epoch, loss=self.smooth, learning_rate=learning_rate, gradient_norm=norm)
 
     def evaluated(self, scores, learner):
-        loss = next(v for k, v in scores.items() if k.endswith("loss"))
+        loss, self.looked = next(v for k, v in scores.items() if k.endswith("loss")), self.step
         self.write(**{f"valid.{k}": float(v) for k, v in scores.items()})
         if loss < self.best: self.best, self.best_step, self.best_state, self.worse = loss, self.step, copy.deepcopy(learner.state_dict()), 0
         else: self.worse += 1
+
+    def checkpointed(self, written): self.saved = time.perf_counter(), self.step
+
+    def values(self)->dict: return {name: getattr(self, name) for name in self.counted}
+
+    def restore(self, values):
+        for name in self.counted: setattr(self, "before" if name == "seconds" else name, values[name])
 
     def write(self, **values):
         line = {"step": self.step, "seconds": round(self.seconds, 3), "tokens": self.tokens, **values}
         self.history.append(line)
         if self.file: self.file.write(json.dumps(line) + "\n"); self.file.flush()
 
-    def summary(self, accelerator, forecast)->Trained:
-        return Trained(self.step, self.seconds, self.tokens, peak_memory(accelerator.device), self.best_step, self.stopped_early, forecast, pd.DataFrame(self.history))
+    def summary(self, accelerator)->Trained:
+        return Trained(self.step, self.seconds, self.tokens, peak_memory(accelerator.device), self.best_step, self.stopped_early, self.forecast, pd.DataFrame(self.history))
+
+# %% ../nbs/41_train.ipynb #c86decee
+class State:
+    "All that a training depends on. `take()` → tensors and values, for `Checkpoints`; `restore(tensors, values)` puts them back."
+    def __init__(self, learner, optimiser, generator, watch): self.learner, self.optimiser, self.generator, self.watch = learner, optimiser, generator, watch
+
+    def take(self)->tuple:
+        moments = {f"{i}.{k}": v for i, s in self.optimiser.state_dict()["state"].items() for k, v in s.items()}
+        chance = {"torch": torch.get_rng_state(), "generator": self.generator.get_state(), **{f"cuda.{i}": s for i, s in enumerate(_cuda_states())}}
+        parts = {"learner": self.learner.state_dict(), "best": self.watch.best_state or {}, "optimiser": moments, "random": chance}
+        name, keys, *rest = np.random.get_state()
+        return {f"{part}.{k}": v for part, d in parts.items() for k, v in d.items()}, \
+               {**self.watch.values(), "python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
+
+    def restore(self, tensors, values):
+        part = lambda name: {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+        self.learner.load_state_dict(part("learner"))
+        whole, moments = self.optimiser.state_dict(), part("optimiser")
+        whole["state"] = {int(i): {k.partition(".")[2]: v for k, v in moments.items() if k.partition(".")[0] == i} for i in dict.fromkeys(k.partition(".")[0] for k in moments)}
+        self.optimiser.load_state_dict(whole)
+        self.watch.restore(values)
+        self.watch.best_state = {k: v.to(next(self.learner.parameters()).device) for k, v in part("best").items()} or None
+        chance, (version, inner, gauss) = part("random"), values["python"]
+        torch.set_rng_state(chance["torch"]); self.generator.set_state(chance["generator"])
+        if torch.cuda.is_available(): torch.cuda.set_rng_state_all([s for k, s in chance.items() if k.startswith("cuda.")] or torch.cuda.get_rng_state_all())
+        random.setstate((version, tuple(inner), gauss)); np.random.set_state(tuple(values["numpy"]))
+
+def _cuda_states(): return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+# %% ../nbs/41_train.ipynb #94989202
+class Signals:
+    "Within the block, SIGINT raises `KeyboardInterrupt` and SIGTERM `SystemExit(143)`; inside `waiting()`, as soon as that is over."
+    def __init__(self): self.busy, self.asked, self.old = False, None, {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self.old = {s: signal.signal(s, self._asked) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_):
+        for s, handler in self.old.items(): signal.signal(s, handler)
+
+    def _asked(self, number, frame):
+        self.asked = number
+        if not self.busy: self._raise()
+
+    def _raise(self):
+        number, self.asked = self.asked, None
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(143)
+
+    @contextmanager
+    def waiting(self):
+        self.busy = True
+        try: yield
+        finally: self.busy = False
+        if self.asked: self._raise()
 
 # %% ../nbs/41_train.ipynb #223ac7d3
 def peak_memory(device)->int:
