@@ -32,7 +32,7 @@ from .scores import evaluate, headlines
 from .sequences import SPLITS, cache_folder, open_cohort, tokenize
 from .sums import check_objective, make_objective
 from .tiers import choose, target as find_target, tier as find_tier
-from .train import Settings, seed_everything, train
+from .train import SCHEDULES, Settings, seed_everything, train
 
 # %% ../nbs/60_jobs.ipynb #21edd1fe
 class Run:
@@ -125,11 +125,12 @@ def pretrain(
     seed=0,
     resume=True, # return a finished run, go on with a stopped one; False: train anew
     checkpoint_minutes=5, # between checkpoints in `out/state`: what a power cut can cost
+    schedule="linear", # or "cosine": how the learning rate falls
     progress=True,
 )->Run:
     "Pre-train an encoder on a cohort into a run folder. Raises `ValueError` for unknown names, before any work."
     t, g, cls = find_tier(tier), find_target(target), encoder_class(encoder)
-    check_objective(objective)
+    check_objective(objective); choose(schedule, SCHEDULES, "schedule")
     if not {"cpu": lambda: True, "mps": torch.backends.mps.is_available, "cuda": torch.cuda.is_available}[g.device]():
         raise ValueError(f"target {g.name!r} needs {g.device}, which torch does not find on this machine; target='auto' takes what is here.")
     if weights: make_objective(objective, cls(Config.from_tier(t)), weights=weights)   # raises for weights that do not fit
@@ -140,7 +141,7 @@ def pretrain(
             _same(out, {"encoder": encoder, "objective": objective, "tier": t.name, "seed": seed, "data": cohort.info["fingerprint"]})
             print(f"{out} is finished; nothing to do (resume=False trains it again).")
             return Run(out, cohort)
-        plan = Settings(learning_rate or LEARNING_RATES.get(t.name, 1e-3), epochs or (None if minutes else DEFAULT_EPOCHS), minutes, patience, seed, checkpoint_minutes=checkpoint_minutes)
+        plan = Settings(learning_rate or LEARNING_RATES.get(t.name, 1e-3), epochs or (None if minutes else DEFAULT_EPOCHS), minutes, patience, seed, schedule=schedule, checkpoint_minutes=checkpoint_minutes)
         if not resume: Checkpoints(out / "state").clear()
         _pretrain(cohort, out, encoder, cls, objective, weights, t, g, plan, batch_size or t.batch_size, init, progress)
     return Run(out, cohort)
