@@ -238,7 +238,7 @@ def _finish(cohort, out, name, encoder, objective, untrained, loader, done, t, m
     try: write_atomic(out / "report.html", report(Run(out, cohort), manifest))
     except ImportError as e: print(f"no report.html: {e.name} is not installed (pip install 'ehrseq[notebook]'); everything else is in {out}.")
     write_json(out / "manifest.json", manifest | {"status": "finished", "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-               "forecast": {"train_seconds": done.forecast_seconds}, "actual": {"train_seconds": done.seconds, "steps": done.steps, "best_step": done.best_step,
+               "forecast": {"train_seconds": done.plan.seconds, "peak_memory_bytes": done.plan.memory}, "actual": {"train_seconds": done.seconds, "steps": done.steps, "best_step": done.best_step,
                "stopped_early": done.stopped_early, "peak_memory_bytes": done.peak_memory_bytes}})
 
 def _numbers(cohort, encoder, objective, loader, done)->dict:
