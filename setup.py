@@ -34,7 +34,7 @@ setup(
     license="Apache-2.0",
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["ehrseq*"]),
-    package_data={"ehrseq": ["sample/*.csv.gz"]},
+    package_data={"ehrseq": ["sample/*.csv.gz", "rates.csv"]},
     install_requires=cfg["requirements"].split(),
     extras_require={
         "notebook": cfg["notebook_requirements"].split(),
