@@ -1,7 +1,7 @@
 """Install ehrseq from `settings.ini`; a built package also carries the job notebooks."""
 from configparser import ConfigParser
 from pathlib import Path
-from shutil import copy2
+from shutil import copy2, copytree
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
@@ -21,6 +21,7 @@ class BuildWithJobs(build_py):
         folder = Path(self.build_lib) / "ehrseq" / "notebooks"
         folder.mkdir(parents=True, exist_ok=True)
         for notebook in sorted((root / "nbs" / "jobs").glob("*.ipynb")): copy2(notebook, folder)
+        copytree(root / "nbs" / "jobs" / "params", folder / "params", dirs_exist_ok=True)
 
 
 setup(
@@ -39,6 +40,7 @@ setup(
     extras_require={
         "notebook": cfg["notebook_requirements"].split(),
         "dev": cfg["dev_requirements"].split(),
+        "track": cfg["track_requirements"].split(),
         "bench": cfg["bench_requirements"].split(),
         "omop": ["ibis-framework[postgres]>=11"],
         "spark": ["pyspark>=4.0,<4.1"],

@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 __all__ = []
 
 # %% ../nbs/71_init.ipynb #5f0bf0bd
-_API = {"read": "api", "from_pretrained": "api", "tokenize": "sequences", "pretrain": "jobs", "forecast": "forecasts", "Run": "jobs", "Cohort": "sequences", "Events": "events", "DataError": "events"}
+_API = {"read": "api", "from_pretrained": "api", "tokenize": "sequences", "pretrain": "jobs", "forecast": "forecasts", "Run": "runs", "publish": "runs", "Cohort": "sequences", "Events": "events", "DataError": "events"}
 
 def __getattr__(name):
     from importlib import import_module

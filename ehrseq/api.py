@@ -11,7 +11,8 @@ from pathlib import Path
 
 from . import synthea
 from .events import DataError, Events, from_pandas
-from .jobs import Run, pretrain
+from .jobs import pretrain
+from .runs import Run
 from .sequences import Cohort, tokenize
 
 # %% ../nbs/70_api.ipynb #6a45c7ce

@@ -91,7 +91,7 @@ def is_here(g)->bool: return {"cpu": True, "mps": torch.backends.mps.is_availabl
 
 def _measure(encoder, objective, cohort, loader, t, g, settings, steps, seconds):
     from accelerate import Accelerator
-    machine = Machine(Accelerator(mixed_precision=g.precision, cpu=g.device == "cpu"), g.micro_batch(t, loader.batch_size))
+    machine = Machine(Accelerator(mixed_precision=g.precision, cpu=g.device == "cpu"), g.micro_batch(t, loader.batch_size), g.compile)
     learner = Learner(encoder, objective).to(machine.device)
     each = calibrate(learner, loader, settings, machine, seconds)
     start = time.perf_counter()

@@ -25,7 +25,7 @@ class Learner(nn.Module):
 
 class Machine:
     "What computes a step: this process and its device, `micro_batch` windows at once, and the other processes, if there are any."
-    def __init__(self, accelerator, micro_batch): self.accelerator, self.micro_batch, self.device = accelerator, micro_batch, accelerator.device
+    def __init__(self, accelerator, micro_batch, compiled=False): self.accelerator, self.micro_batch, self.device, self.compiled = accelerator, micro_batch, accelerator.device, compiled
     @property
     def index(self): return self.accelerator.process_index
     @property

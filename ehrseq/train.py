@@ -72,6 +72,7 @@ def calibrate(learner, loader, settings, machine, seconds=5.0, steps=math.inf)->
     generator, timed = torch.Generator().manual_seed(settings.seed), []
     with torch.random.fork_rng():
         trial = copy.deepcopy(learner).train()
+        if machine.compiled: trial.compile(dynamic=True)                           # a copy is not
         optimiser = torch.optim.AdamW(trial.parameters(), settings.learning_rate, fused=True)
         begin = time.perf_counter()
         start = begin
@@ -129,15 +130,18 @@ def train(
     folder=None, # for `metrics.jsonl`, a line a logged step
     progress=True,
     checkpoints=None, # `Checkpoints`: to go on from the last one, and to write more
+    tensorboard=False, # the log in `folder/tensorboard`, too
 )->Trained:
     "Train `encoder` on `objective` and leave it with the weights of the best evaluation. Raises `TrainingError`."
     from accelerate import Accelerator
     target = find_target(target)
     seed_everything(settings.seed)
-    machine = Machine(Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu"), min(loader.batch_size, max(1, target.micro_tokens // loader.max_seq_length)))
+    machine = Machine(Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu"), min(loader.batch_size, max(1, target.micro_tokens // loader.max_seq_length)), target.compile)
     if machine.device.type == "mps": attention_gate(machine.device)
     if machine.index: torch.manual_seed(settings.seed * 1_000 + machine.index)            # dropout of its own
     learner = Learner(encoder, objective).to(machine.device)
+    learner.zero_grad()                                                            # what an earlier attempt may have left
+    if target.compile: learner.compile(dynamic=True)
     kept = checkpoints and checkpoints.load()
     todo = Plan(**kept[1]["plan"]) if kept else plan(settings, learner, loader, valid, machine)
     if todo.seconds and progress and not machine.index: print(f"forecast: {todo.steps:,} steps, about {clock(todo.seconds)}, {todo.memory / 2**30:.1f} GiB.")
@@ -146,7 +150,7 @@ def train(
     state = State(learner, optimiser, torch.Generator().manual_seed(settings.seed), watch, machine)
     if kept: state.restore(*kept)
     first = machine.index == 0
-    with watch.open(folder if first else None, progress and first), signals:
+    with watch.open(folder if first else None, progress and first, tensorboard), signals:
         try: _run(state, loader, valid, settings, signals, checkpoints)
         except (KeyboardInterrupt, SystemExit):
             if checkpoints and not signals.together: checkpoints.save(watch.step, *state.take())
@@ -204,22 +208,24 @@ class Watch:
         self.plan, self.steps, self.settings = plan, plan.steps, settings
         self.step = self.tokens = self.epoch = self.position = self.best_step = self.worse = self.looked = 0
         self.every, self.log_every = math.ceil(plan.steps / settings.evaluations), max(1, plan.steps // 200)
-        self.best, self.best_state, self.smooth, self.history, self.file, self.before = math.inf, None, None, [], None, 0.0
+        self.best, self.best_state, self.smooth, self.history, self.file, self.board, self.before = math.inf, None, None, [], None, None, 0.0
 
     @contextmanager
-    def open(self, folder, progress):
+    def open(self, folder, progress, tensorboard=False):
         "Within the block, time runs, the log is written and the bar moves."
         self.start = time.perf_counter()
         self.saved = self.start, self.step
         if folder:
             write_atomic(Path(folder) / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
             self.file = open(Path(folder) / "metrics.jsonl", "a")
+            if tensorboard: self.board = _board(Path(folder) / "tensorboard", self.step)
         self.bar = tqdm(total=self.steps, initial=self.step, desc="training", unit="step", ascii=" ▏▎▍▌▋▊▉█", mininterval=0.5 if sys.stdout.isatty() else 5.0, file=sys.stdout, disable=not progress, ncols=88,
                         bar_format="{desc} {percentage:3.0f}% |{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]")
         try: yield self
         finally:
             self.bar.close()
             if self.file: self.file.close()
+            if self.board: self.board.close()
 
     @property
     def seconds(self): return self.before + time.perf_counter() - self.start
@@ -260,9 +266,16 @@ class Watch:
         line = {"step": self.step, "seconds": round(self.seconds, 3), "tokens": self.tokens, **values}
         self.history.append(line)
         if self.file: self.file.write(json.dumps(line) + "\n"); self.file.flush()
+        for name, value in values.items():
+            if self.board: self.board.add_scalar(name.replace(".", "/"), value, self.step)
 
     def summary(self, device)->Trained:
         return Trained(self.step, self.seconds, self.tokens, peak_memory(device), self.best_step, self.stopped_early, self.plan, pd.DataFrame(self.history))
+
+def _board(folder, step):
+    try: from torch.utils.tensorboard import SummaryWriter
+    except ImportError: raise ValueError("tensorboard=True needs tensorboard: pip install 'ehrseq[track]'.") from None
+    return SummaryWriter(folder, purge_step=step)                                  # what came after the last checkpoint is replaced
 
 # %% ../nbs/41_train.ipynb #2716653d
 def find_learning_rate(encoder, objective, loader, steps=120, lowest=1e-5, highest=1.0, seed=0, target="auto")->pd.DataFrame:
