@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'GREY', 'LIGHT', 'KIND_COLOURS', 'SCORE_NAMES', 'loss_curve', 'code_scores', 'score_points', 'patient_map',
-           'timeline', 'attention_grid', 'comparison', 'learning_curves']
+           'timeline', 'attention_grid', 'comparison', 'learning_curves', 'sweep']
 
 # %% ../nbs/51_plots.ipynb #62f1a45a
 import numpy as np
@@ -166,3 +166,16 @@ def learning_curves(curves, score="mlm.top1", against="tokens", title=None)->go.
         fig.add_scatter(x=mean[against], y=mean[f"valid.{score}"], mode="lines+markers", line=dict(color=colour, width=2.5), name=name)
     fig.update_xaxes(title=against, rangemode="tozero").update_yaxes(title=SCORE_NAMES.get(score, score), rangemode="tozero")
     return _style(fig, title or f"Validation patients: {SCORE_NAMES.get(score, score)} against {against}", height=400)
+
+# %% ../nbs/51_plots.ipynb #84ad60bc
+def sweep(table, parameters, title="Validation loss by what was varied")->go.Figure:
+    "`table` of `sweep.sweep`; the best run is orange."
+    fig = make_subplots(1, len(parameters), shared_yaxes=True, horizontal_spacing=0.03)
+    best = table["validation loss"].idxmin()
+    for i, name in enumerate(parameters, 1):
+        x = table[name] if name in ("learning_rate", "batch_size") else table[name].astype(str)
+        fig.add_scatter(x=x, y=table["validation loss"], mode="markers", customdata=table["run"], hovertemplate="%{customdata}: %{y:.3f}<extra></extra>", row=1, col=i,
+                        marker=dict(size=11, color=[PALETTE[1] if k == best else PALETTE[0] for k in table.index], line=dict(color="white", width=1)))
+        fig.update_xaxes(title=name, type="log" if name == "learning_rate" else None, row=1, col=i)
+    fig.update_yaxes(title="validation loss", col=1)
+    return _style(fig, title).update_layout(showlegend=False)
