@@ -155,4 +155,5 @@ def _open(place):
         content[name] = (place / name).read_bytes() if (place / name).exists() else b""
         if len(content[name]) != seal["bytes"]: raise ValueError(f"{place / name}: {len(content[name]):,} bytes, expected {seal['bytes']:,}")
         if _seal(content[name]) != seal: raise ValueError(f"{place / name}: its checksum differs from the manifest's")
-    return manifest, load(content["tensors.safetensors"]), json.loads(content["values.json"])
+    tensors = dict(sorted(load(content["tensors.safetensors"]).items()))               # in the same order in every process
+    return manifest, tensors, json.loads(content["values.json"])

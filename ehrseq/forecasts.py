@@ -91,11 +91,12 @@ def is_here(g)->bool: return {"cpu": True, "mps": torch.backends.mps.is_availabl
 
 def _measure(encoder, objective, cohort, loader, t, g, settings, steps, seconds):
     from accelerate import Accelerator
-    machine = Machine(Accelerator(mixed_precision=g.precision, cpu=g.device == "cpu"), g.micro_batch(t, loader.batch_size), g.compile)
-    learner = Learner(encoder, objective).to(machine.device)
+    machine = Machine(Accelerator(mixed_precision=g.precision, cpu=g.device == "cpu"), g.micro_batch(t, loader.batch_size))
+    learner = machine.take(Learner(encoder, objective))
+    if g.compile: learner.compile(dynamic=True)
     each = calibrate(learner, loader, settings, machine, seconds)
     start = time.perf_counter()
-    objective.evaluate(encoder, Loader(cohort.sequences, cohort.rows("valid"), t.max_seq_length, 32, recent=True))
+    learner.evaluate(Loader(cohort.sequences, cohort.rows("valid"), t.max_seq_length, 32, recent=True))
     return steps * each + settings.evaluations * (time.perf_counter() - start), peak_memory(machine.device), "measured on this machine, now"
 
 # %% ../nbs/61_forecasts.ipynb #bcd21025

@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import signal
+import subprocess
 import sys
 from contextlib import nullcontext
 from datetime import datetime, timezone
@@ -59,6 +60,7 @@ def pretrain(
     checkpoint_minutes=5, # between checkpoints in `out/state`: what a power cut can cost
     schedule="linear", # or "cosine": how the learning rate falls
     tensorboard=False, # the log for TensorBoard, too
+    shard=False, # with several processes: share weights and moments out among them
     progress=True,
 )->Run:
     "Pre-train an encoder on a cohort into a run folder. Raises `ValueError` for unknown names, before any work."
@@ -77,7 +79,7 @@ def pretrain(
             return Run(out, cohort)
         plan = Settings(learning_rate or LEARNING_RATES.get(t.name, 1e-3), epochs or (None if minutes else DEFAULT_EPOCHS), minutes, patience, seed=seed, schedule=schedule, checkpoint_minutes=checkpoint_minutes)
         if not resume and RANK == 0: Checkpoints(out / "state").clear()
-        _pretrain(cohort, out, encoder, cls, objective, weights, t, g, plan, batch_size or t.batch_size, init, progress, tensorboard)
+        _pretrain(cohort, out, encoder, cls, objective, weights, t, g, plan, batch_size or t.batch_size, init, progress, tensorboard, shard)
     return Run(out, cohort)
 
 # %% ../nbs/60_jobs.ipynb #9e607c0a
@@ -101,7 +103,7 @@ def _locked(out):
     try: return lock.acquire()
     except Timeout: raise ValueError(f"{out} is in use by another run; wait for it, or choose another folder.") from None
 
-def _pretrain(cohort, out, name, cls, objective, weights, t, g, plan, batch_size, init, progress, tensorboard):
+def _pretrain(cohort, out, name, cls, objective, weights, t, g, plan, batch_size, init, progress, tensorboard, shard):
     manifest = _manifest(cohort, name, objective, t, g, plan, batch_size) | {"weights": weights, "init": init and str(init)}
     checkpoints = _checkpoints(out, manifest, cohort)
     kept = checkpoints.load()
@@ -116,7 +118,7 @@ def _pretrain(cohort, out, name, cls, objective, weights, t, g, plan, batch_size
     loader = Loader(cohort.sequences, cohort.rows("train"), t.max_seq_length, batch_size, plan.seed)
     valid = Loader(cohort.sequences, cohort.rows("valid"), t.max_seq_length, 32, recent=True)
     try:
-        done = train(encoder, objective, loader, valid, plan, g, out, progress, checkpoints, tensorboard)
+        done = train(encoder, objective, loader, valid, plan, g, out, progress, checkpoints, tensorboard, shard)
         if RANK == 0: _finish(cohort, out, name, encoder, objective, untrained, loader, done, t, manifest)
     except BaseException as e:
         stopped = isinstance(e, (KeyboardInterrupt, SystemExit))
@@ -238,19 +240,28 @@ def main(arguments=None)->int:
     run.add_argument("name", help="pretrain, embed, …"); run.add_argument("out", help="the run folder")
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter; wins over -f")
     run.add_argument("-f", metavar="FILE", help="parameters as YAML: a path, or a name such as large-a40")
+    run.add_argument("--processes", type=int, default=1, metavar="N", help="split every batch over so many processes: one for each GPU")
     run.add_argument("--stop-pod", action="store_true", help="when it is done or has failed, stop the RunPod pod it runs on")
     give = commands.add_parser("publish", help="copy a finished run in the layout of the Hugging Face hub, without patients")
     give.add_argument("run"); give.add_argument("to", help="a folder; with --hub, owner/name")
     give.add_argument("--hub", action="store_true", help="upload, as a private model"); give.add_argument("--minimum", type=int, default=0, help="refuse codes rarer than this")
     a = parser.parse_args(arguments)
     try:
-        if a.command == "run": return _run(a)
+        if a.command == "run": return _several(a.processes, arguments or sys.argv[1:]) if a.processes > 1 and "RANK" not in os.environ else _run(a)
         print(f"published: {publish(a.run, a.to, a.hub, a.minimum)}")
         return 0
     except (ValueError, OSError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt: return 130
+
+def _several(processes, arguments)->int:
+    "The same command in several processes, by torchrun; its exit code, or, after a signal, what a shell expects."
+    p, asked = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "ehrseq.jobs", *arguments], start_new_session=True), []
+    def forward(number, frame): asked.append(number); p.send_signal(number)
+    for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, forward)
+    code = p.wait()
+    return 128 + asked[0] if asked and code else code
 
 def _run(a)->int:
     import yaml

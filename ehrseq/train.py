@@ -24,8 +24,8 @@ from torch import nn
 from tqdm.std import tqdm
 
 from .checkpoint import write_atomic
-from .machine import Learner, Machine, attention_gate, peak_memory
-from .state import Signals, State
+from .machine import Learner, Machine, Sharded, attention_gate, peak_memory
+from .state import Signals, State, whole
 from .tiers import choose, target as find_target
 
 # %% ../nbs/41_train.ipynb #3a170477
@@ -68,21 +68,22 @@ def rate(step, steps, warm_up, schedule="linear")->float:
 
 # %% ../nbs/41_train.ipynb #ef73960c
 def calibrate(learner, loader, settings, machine, seconds=5.0, steps=math.inf)->float:
-    "Seconds per step, measured on a copy of the learner for so many seconds, but not for more than a fiftieth of `steps`; its weights and all random states stay as they were."
-    generator, timed = torch.Generator().manual_seed(settings.seed), []
-    with torch.random.fork_rng():
-        trial = copy.deepcopy(learner).train()
-        if machine.compiled: trial.compile(dynamic=True)                           # a copy is not
-        optimiser = torch.optim.AdamW(trial.parameters(), settings.learning_rate, fused=True)
-        begin = time.perf_counter()
-        start = begin
-        for k, batch in enumerate(loader):
-            machine.backward(trial, *trial.objective.prepare(batch, generator))
-            optimiser.step(); optimiser.zero_grad()
-            now = time.perf_counter()
-            if k >= 2 or len(loader) < 4: timed.append(now - start)
-            start = now
-            if timed and (now - begin > seconds or len(timed) > steps / 50): break
+    "Seconds per step, measured for so many seconds, but not for more than a fiftieth of `steps`; weights and all random states are then put back."
+    generator, timed, before = torch.Generator().manual_seed(settings.seed), [], copy.deepcopy(learner.state_dict())
+    optimiser, training = torch.optim.AdamW(learner.parameters(), settings.learning_rate, fused=True), learner.training
+    learner.train()
+    try:
+        with torch.random.fork_rng():
+            begin = start = time.perf_counter()
+            for k, batch in enumerate(loader):
+                machine.backward(learner, *learner.objective.prepare(batch, generator))
+                optimiser.step(); optimiser.zero_grad()
+                now = time.perf_counter()
+                if k >= 2 or len(loader) < 4: timed.append(now - start)
+                start = now
+                if machine.agree(bool(timed) and (now - begin > seconds or len(timed) > steps / 50))[0]: break
+    finally:
+        learner.load_state_dict(before); learner.zero_grad(); learner.train(training)
     return float(np.mean(timed))
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def plan(settings, learner, loader, valid, machine)->Plan:
     each = calibrate(learner, loader, settings, machine, min(5.0, 6 * settings.minutes) if settings.minutes else 5.0, steps or math.inf)
     if steps and steps * each < 30: return Plan(steps)
     start = time.perf_counter()
-    learner.objective.evaluate(learner.encoder, valid)
+    learner.evaluate(valid)
     each, look = machine.gather(torch.tensor([each, time.perf_counter() - start]))[0].tolist()          # all do what the first measured
     steps = steps or max(10, int(max(60 * settings.minutes - settings.evaluations * look, 30 * settings.minutes) / each))
     return Plan(steps, steps * each + settings.evaluations * look, peak_memory(machine.device))
@@ -131,16 +132,18 @@ def train(
     progress=True,
     checkpoints=None, # `Checkpoints`: to go on from the last one, and to write more
     tensorboard=False, # the log in `folder/tensorboard`, too
+    shard=False, # share weights and moments out among the processes: for models larger than a device
 )->Trained:
     "Train `encoder` on `objective` and leave it with the weights of the best evaluation. Raises `TrainingError`."
     from accelerate import Accelerator
     target = find_target(target)
     seed_everything(settings.seed)
-    machine = Machine(Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu"), min(loader.batch_size, max(1, target.micro_tokens // loader.max_seq_length)), target.compile)
+    machine = (Sharded if shard else Machine)(Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu"), min(loader.batch_size, max(1, target.micro_tokens // loader.max_seq_length)))
     if machine.device.type == "mps": attention_gate(machine.device)
     if machine.index: torch.manual_seed(settings.seed * 1_000 + machine.index)            # dropout of its own
-    learner = Learner(encoder, objective).to(machine.device)
-    learner.zero_grad()                                                            # what an earlier attempt may have left
+    given = Learner(encoder, objective)
+    given.zero_grad()                                                              # what an earlier attempt may have left
+    learner = machine.take(given)
     if target.compile: learner.compile(dynamic=True)
     kept = checkpoints and checkpoints.load()
     todo = Plan(**kept[1]["plan"]) if kept else plan(settings, learner, loader, valid, machine)
@@ -156,7 +159,7 @@ def train(
             if checkpoints and not signals.together: checkpoints.save(watch.step, *state.take())
             raise
     if watch.best_state is None: raise TrainingError(f"step {watch.step}: the validation loss was never finite; nothing to keep.")
-    learner.load_state_dict(watch.best_state)
+    given.load_state_dict({k: whole(v) for k, v in watch.best_state.items()})
     return watch.summary(machine.device)
 
 # %% ../nbs/41_train.ipynb #32acbb1d
@@ -164,7 +167,7 @@ def _run(state, loader, valid, settings, signals, checkpoints):
     watch, learner, machine = state.watch, state.learner, state.machine
     def look():
         if watch.due:
-            scores = learner.objective.summary(learner.objective.evaluate(learner.encoder, valid))
+            scores = learner.objective.summary(learner.evaluate(valid))
             with signals.waiting(): watch.evaluated(scores, learner)
         stop, due = machine.agree(bool(signals.asked), watch.done or watch.checkpoint_due)
         if checkpoints and (stop or due):
@@ -186,7 +189,7 @@ def _step(state, batch, epoch, settings):
     learner, watch, now = state.learner, state.watch, settings.learning_rate * rate(state.watch.step, state.watch.steps, settings.warm_up, settings.schedule)
     for group in state.optimiser.param_groups: group["lr"] = now
     loss = state.machine.backward(learner, *learner.objective.prepare(batch, state.generator))
-    norm = float(nn.utils.clip_grad_norm_(learner.parameters(), settings.clip))
+    norm = float(whole(nn.utils.clip_grad_norm_(learner.parameters(), settings.clip)))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError(f"step {watch.step + 1}: loss {loss}, gradient norm {norm}; subjects {sorted(batch.subject_id.tolist())}. "
                             f"Lower the learning rate (now {now:.2g}) or look at these histories.")
