@@ -257,8 +257,11 @@ def main(arguments=None)->int:
 
 def _several(processes, arguments)->int:
     "The same command in several processes, by torchrun; its exit code, or, after a signal, what a shell expects."
+    import psutil
     p, asked = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "ehrseq.jobs", *arguments], start_new_session=True), []
-    def forward(number, frame): asked.append(number); p.send_signal(number)
+    def forward(number, frame):
+        asked.append(number)
+        for worker in psutil.Process(p.pid).children(): worker.send_signal(number)     # torchrun itself may lose it
     for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, forward)
     code = p.wait()
     return 128 + asked[0] if asked and code else code
