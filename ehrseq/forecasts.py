@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import torch
 
 from .batch import Loader
@@ -118,7 +119,7 @@ def programme(cohort, epochs=10, encoder="behrt", objective="mlm", seconds=2.0)-
     for t in TIERS:
         for g in TARGETS:
             f = forecast(cohort, t, g, epochs, PRICES.get(g, 0.0), encoder, objective, seconds)
-            limit = SHEETS[g].memory if g in SHEETS else None
-            rows.append({"tier": t, "target": g, "steps": f.steps, "time": clock(f.seconds), "memory GiB": round(f.memory / 2**30, 1), "fits": "" if limit is None else "yes" if f.memory < limit * 2**30 else "no",
+            limit = SHEETS[g].memory if g in SHEETS else psutil.virtual_memory().total / 2**30
+            rows.append({"tier": t, "target": g, "steps": f.steps, "time": clock(f.seconds), "memory GiB": round(f.memory / 2**30, 1), "fits": "yes" if f.memory < limit * 2**30 else "no",
                          "price": round(f.cost, 2) if f.price_per_hour else "", "source": f.source})
     return pd.DataFrame(rows)
