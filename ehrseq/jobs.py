@@ -9,7 +9,6 @@ __all__ = ['LEARNING_RATES', 'DEFAULT_EPOCHS', 'RANK', 'STOPPED', 'pretrain', 's
 # %% ../nbs/60_jobs.ipynb #eabf170c
 import argparse
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -66,7 +65,7 @@ def pretrain(
     "Pre-train an encoder on a cohort into a run folder. Raises `ValueError` for unknown names, before any work."
     t, g, cls = find_tier(tier), find_target(target), encoder_class(encoder)
     check_objective(objective); choose(schedule, SCHEDULES, "schedule")
-    if not {"cpu": lambda: True, "mps": torch.backends.mps.is_available, "cuda": torch.cuda.is_available}[g.device]():
+    if not g.is_here:
         raise ValueError(f"target {g.name!r} needs {g.device}, which torch does not find on this machine; target='auto' takes what is here.")
     if weights: make_objective(objective, cls(Config.from_tier(t)), weights=weights)   # raises for weights that do not fit
     out = Path(out)
@@ -270,7 +269,7 @@ def _run(a)->int:
     import yaml
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     code = run_job(a.name, a.out, (yaml.safe_load(parameter_file(a.f).read_text()) or {} if a.f else {}) | {k: yaml.safe_load(v) for k, v in a.p})
-    if a.stop_pod and code in (0, 1): stop_pod()
+    if a.stop_pod and code in (0, 1) and RANK == 0: stop_pod()
     return code
 
 if __name__ == "__main__" and "__file__" in globals() and not hasattr(sys, "ps1"): sys.exit(main())

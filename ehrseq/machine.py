@@ -28,7 +28,14 @@ class Learner(nn.Module):
 class Machine:
     "What computes a step: this process and its device, `micro_batch` windows at once, and the other processes, if there are any."
     halves = True   # the micro-batch, where memory runs out
-    def __init__(self, accelerator, micro_batch): self.accelerator, self.micro_batch, self.device = accelerator, micro_batch, accelerator.device
+    def __init__(self, accelerator, micro_batch, compiled=False): self.accelerator, self.micro_batch, self.device, self.compiled = accelerator, micro_batch, accelerator.device, compiled
+
+    @classmethod
+    def of(cls, target, loader):
+        "This process as a hardware target wants it, for the windows of a loader."
+        from accelerate import Accelerator
+        return cls(Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu"), target.micro_batch(loader), target.compile)
+
     @property
     def index(self): return self.accelerator.process_index
     @property
@@ -36,7 +43,11 @@ class Machine:
 
     def take(self, learner):
         "The learner, as it is trained here."
-        return learner.to(self.device)
+        learner = self._place(learner)
+        if self.compiled: learner.compile(dynamic=True)
+        return learner
+
+    def _place(self, learner): return learner.to(self.device)
 
     def backward(self, learner, inputs, targets)->float:
         "Accumulate the gradient of one batch over micro-batches and processes; the loss of the whole. An objective that is `whole` is not cut."
@@ -81,7 +92,7 @@ class Machine:
 class Sharded(Machine):
     "A machine whose processes share weights, gradient and moments out among themselves. For encoders made of blocks."
     halves = False   # one process alone may not
-    def take(self, learner):
+    def _place(self, learner):
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
         if self.processes == 1: raise ValueError("shard=True shares a model out among processes; there is only one. Start more: --processes N.")
         if not blocks_of(learner): raise ValueError(f"{type(learner.encoder).__name__} is not made of blocks and cannot be shared out; leave shard=False.")

@@ -117,11 +117,11 @@ def publish(
     return str(to)
 
 def _copy(run, to, address):
+    for name in ("model.safetensors", "vocab.json", "metrics.json"): write_atomic(to / name, (run / name).read_bytes())
+    write_atomic(to / "README.md", (run / "README.md").read_text().replace("this/folder", address))
     config = read_json(run / "config.json")
     config["data"]["source"] = Path(config["data"]["source"]).name
-    write_json(to / "config.json", config)
-    write_atomic(to / "README.md", (run / "README.md").read_text().replace("this/folder", address))
-    for name in ("model.safetensors", "vocab.json", "metrics.json"): write_atomic(to / name, (run / name).read_bytes())
+    write_json(to / "config.json", config)                                            # last, as where it was saved
 
 def _upload(run, name):
     from huggingface_hub import HfApi

@@ -51,8 +51,9 @@ def sweep(
     out, rows = Path(out), []
     asked = {"cohort": cohort.info["fingerprint"], "seed": seed, "fixed": {k: v for k, v in fixed.items() if k not in ("target", "checkpoint_minutes", "progress")}}
     if (out / "sweep.json").exists() and (held := read_json(out / "sweep.json")) != json.loads(json.dumps(asked)): raise ValueError(f"{out} holds a sweep of {held}, not {asked}; choose another folder.")
+    tried = grid(space) if trials is None else _trials(space, trials, seed, rows)
     write_json(out / "sweep.json", asked)
-    for chosen in grid(space) if trials is None else _trials(space, trials, seed, rows):
+    for chosen in tried:
         run = pretrain(cohort, out / _name(chosen), **{"seed": seed, **fixed, **chosen})
         loss = run.history[next(c for c in run.history if c.startswith("valid.") and c.endswith("loss"))]
         rows.append({**chosen, "validation loss": float(loss.min()), "best step": run.manifest["actual"]["best_step"], "steps": run.manifest["actual"]["steps"],

@@ -59,6 +59,12 @@ class Target:
     compile: bool
     hardware: str
 
+    @property
+    def is_here(self)->bool:
+        "Whether torch finds its device on this machine."
+        import torch
+        return {"cpu": lambda: True, "mps": torch.backends.mps.is_available, "cuda": torch.cuda.is_available}[self.device]()
+
     def micro_batch(self, tier, batch_size=None)->int:
         "Windows in one forward pass: as many as `micro_tokens` holds, never more than the batch."
         return max(1, min(batch_size or tier.batch_size, self.micro_tokens // tier.max_seq_length))

@@ -48,7 +48,8 @@ class Settings:
 
 def clock(seconds)->str:
     "90 → '1 min 30 s'."
-    h, m, s = int(seconds // 3600), int(seconds // 60 % 60), round(seconds % 60)
+    seconds = round(seconds)
+    h, m, s = seconds // 3600, seconds // 60 % 60, seconds % 60
     return f"{h} h {m} min" if h else f"{m} min {s} s" if m else f"{s} s"
 
 class TrainingError(RuntimeError):
@@ -97,10 +98,11 @@ def plan(settings, learner, loader, valid, machine)->Plan:
     "The steps that `epochs`, or `minutes` of training alone, come to, with their forecast."
     steps = None if settings.minutes else max(1, round((settings.epochs or 10) * len(loader)))
     each = calibrate(learner, loader, settings, machine, min(5.0, 6 * settings.minutes) if settings.minutes else 5.0, steps or math.inf)
+    each = float(machine.gather(torch.tensor([each]))[0])                                               # all do what the first measured
     if steps and steps * each < 30: return Plan(steps)
     start = time.perf_counter()
     learner.evaluate(valid)
-    each, look = machine.gather(torch.tensor([each, time.perf_counter() - start]))[0].tolist()          # all do what the first measured
+    look = float(machine.gather(torch.tensor([time.perf_counter() - start]))[0])
     steps = steps or max(10, int(max(60 * settings.minutes - settings.evaluations * look, 30 * settings.minutes) / each))
     return Plan(steps, steps * each + settings.evaluations * look, peak_memory(machine.device))
 
@@ -135,16 +137,13 @@ def train(
     shard=False, # share weights and moments out among the processes: for models larger than a device
 )->Trained:
     "Train `encoder` on `objective` and leave it with the weights of the best evaluation. Raises `TrainingError`."
-    from accelerate import Accelerator
-    target = find_target(target)
     seed_everything(settings.seed)
-    machine = (Sharded if shard else Machine)(Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu"), min(loader.batch_size, max(1, target.micro_tokens // loader.max_seq_length)))
+    machine = (Sharded if shard else Machine).of(find_target(target), loader)
     if machine.device.type == "mps": attention_gate(machine.device)
     if machine.index: torch.manual_seed(settings.seed * 1_000 + machine.index)            # dropout of its own
     given = Learner(encoder, objective)
     given.zero_grad()                                                              # what an earlier attempt may have left
     learner = machine.take(given)
-    if target.compile: learner.compile(dynamic=True)
     kept = checkpoints and checkpoints.load()
     todo = Plan(**kept[1]["plan"]) if kept else plan(settings, learner, loader, valid, machine)
     if todo.seconds and progress and not machine.index: print(f"forecast: {todo.steps:,} steps, about {clock(todo.seconds)}, {todo.memory / 2**30:.1f} GiB.")
@@ -269,8 +268,8 @@ class Watch:
         line = {"step": self.step, "seconds": round(self.seconds, 3), "tokens": self.tokens, **values}
         self.history.append(line)
         if self.file: self.file.write(json.dumps(line) + "\n"); self.file.flush()
-        for name, value in values.items():
-            if self.board: self.board.add_scalar(name.replace(".", "/"), value, self.step)
+        if self.board:
+            for name, value in values.items(): self.board.add_scalar(name.replace(".", "/"), value, self.step)
 
     def summary(self, device)->Trained:
         return Trained(self.step, self.seconds, self.tokens, peak_memory(device), self.best_step, self.stopped_early, self.plan, pd.DataFrame(self.history))
@@ -283,9 +282,7 @@ def _board(folder, step):
 # %% ../nbs/41_train.ipynb #2716653d
 def find_learning_rate(encoder, objective, loader, steps=120, lowest=1e-5, highest=1.0, seed=0, target="auto")->pd.DataFrame:
     "learning_rate and (smoothed) loss of steps at growing rates; the guess is in `.attrs['guess']`. Stops when the loss has doubled."
-    from accelerate import Accelerator
-    target = find_target(target)
-    machine = Machine(Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu"), target.micro_tokens // loader.max_seq_length)
+    machine = Machine.of(find_target(target), loader)
     rows, smooth, generator, first = [], None, torch.Generator().manual_seed(seed), loader.epoch
     with torch.random.fork_rng():
         torch.manual_seed(seed)
