@@ -18,7 +18,7 @@ from .batch import Loader
 from .encoder import Config, encoder_class, parameter_count
 from .sums import make_objective
 from .tiers import TARGETS, TIERS, target as find_target, tier as find_tier
-from .train import Learner, Machine, Settings, calibrate, clock, peak_memory
+from .train import Learner, Machine, Settings, calibrate, clock, expected_peak, peak_memory
 
 # %% ../nbs/61_forecasts.ipynb #02d11376
 @dataclass(frozen=True)
@@ -89,11 +89,12 @@ def forecast(
 
 def _measure(encoder, objective, cohort, loader, g, settings, steps, seconds):
     machine = Machine.of(g, loader)
+    before = peak_memory(machine.device)
     learner = machine.take(Learner(encoder, objective))
     each = calibrate(learner, loader, settings, machine, seconds)
     start = time.perf_counter()
     learner.evaluate(Loader(cohort.sequences, cohort.rows("valid"), loader.max_seq_length, 32, recent=True))
-    return steps * each + settings.evaluations * (time.perf_counter() - start), peak_memory(machine.device), "measured on this machine, now"
+    return steps * each + settings.evaluations * (time.perf_counter() - start), expected_peak(machine.device, before), "measured on this machine, now"
 
 # %% ../nbs/61_forecasts.ipynb #bcd21025
 RATES = Path(__file__).parent / "rates.csv" if "__file__" in globals() else Path("../ehrseq/rates.csv")

@@ -24,7 +24,7 @@ from torch import nn
 from tqdm.std import tqdm
 
 from .checkpoint import write_atomic
-from .machine import Learner, Machine, Sharded, attention_gate, peak_memory
+from .machine import Learner, Machine, Sharded, Tidy, attention_gate, expected_peak, peak_memory
 from .state import Signals, State, whole
 from .tiers import choose, target as find_target
 
@@ -97,6 +97,7 @@ class Plan:
 def plan(settings, learner, loader, valid, machine)->Plan:
     "The steps that `epochs`, or `minutes` of training alone, come to, with their forecast."
     steps = None if settings.minutes else max(1, round((settings.epochs or 10) * len(loader)))
+    before = peak_memory(machine.device)
     each = calibrate(learner, loader, settings, machine, min(5.0, 6 * settings.minutes) if settings.minutes else 5.0, steps or math.inf)
     each = float(machine.gather(torch.tensor([each]))[0])                                               # all do what the first measured
     if steps and steps * each < 30: return Plan(steps)
@@ -104,7 +105,7 @@ def plan(settings, learner, loader, valid, machine)->Plan:
     learner.evaluate(valid)
     look = float(machine.gather(torch.tensor([time.perf_counter() - start]))[0])
     steps = steps or max(10, int(max(60 * settings.minutes - settings.evaluations * look, 30 * settings.minutes) / each))
-    return Plan(steps, steps * each + settings.evaluations * look, peak_memory(machine.device))
+    return Plan(steps, steps * each + settings.evaluations * look, expected_peak(machine.device, before))
 
 # %% ../nbs/41_train.ipynb #b57ab79e
 @dataclass
@@ -178,11 +179,12 @@ def _run(state, loader, valid, settings, signals, checkpoints):
     if watch.step: look()                                                      # it was stopped before it had looked
     learner.train()
     loader.epoch = watch.epoch
-    batches = endless(loader, watch.position)
+    batches, tidy = endless(loader, watch.position), Tidy()
     while not watch.done:
         batch = next(batches)
         with signals.waiting(): _step(state, batch, loader.epoch, settings)
         look()
+        tidy()
 
 def _step(state, batch, epoch, settings):
     learner, watch, now = state.learner, state.watch, settings.learning_rate * rate(state.watch.step, state.watch.steps, settings.warm_up, settings.schedule)
