@@ -143,7 +143,7 @@ def peak_memory(device)->int:
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
-HOLES = 1.45    # measured: benchmarks/forecasts
+HOLES = 1.25    # measured: benchmarks/forecasts
 
 def expected_peak(device, before)->int:
     "The peak of a long run, from the peak `before` its first steps and the peak now: on a CPU, what they took grows by the heap's holes."
