@@ -41,6 +41,7 @@ setup(
         "notebook": cfg["notebook_requirements"].split(),
         "dev": cfg["dev_requirements"].split(),
         "track": cfg["track_requirements"].split(),
+        "finetune": cfg["finetune_requirements"].split(),
         "bench": cfg["bench_requirements"].split(),
         "omop": ["ibis-framework[postgres]>=11"],
         "spark": ["pyspark>=4.0,<4.1"],

@@ -175,10 +175,14 @@ class Loader:
     @property
     def codes(self)->int: return int(np.diff(self.sequences.offsets)[self.rows].sum())
 
-    def plan(self)->list:
-        "The epoch's batches as `Windows`."
-        draw = recent_windows(self.sequences, self.rows, self.max_seq_length, self.seed) if self.recent else \
+    def draw(self)->Windows:
+        "The epoch's windows."
+        return recent_windows(self.sequences, self.rows, self.max_seq_length, self.seed) if self.recent else \
                drawn_windows(self.sequences, self.rows, self.max_seq_length, self.seed, self.epoch)
+
+    def plan(self)->list:
+        "The epoch's batches as `Windows`, of nearly equal length inside a batch."
+        draw = self.draw()
         lengths, size = draw.lengths(self.sequences.visit), self.batch_size * self.pool
         pools = [np.arange(len(draw))] if self.recent else [np.arange(i, min(i + size, len(draw))) for i in range(0, len(draw), size)]
         order = [p[np.argsort(lengths[p], kind="stable")] for p in pools]

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'Encoded', 'Config', 'FeedForward', 'Block', 'Stack', 'PreNormBlock', 'first_token', 'mean_token',
-           'mean_and_last', 'initialise', 'parameter_count', 'encoder_class']
+           'mean_and_last', 'encode', 'initialise', 'parameter_count', 'encoder_class']
 
 # %% ../nbs/12_encoder.ipynb #d1a78186
 from dataclasses import asdict, dataclass
 from importlib import import_module
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -92,6 +93,16 @@ def mean_and_last(tokens, mask, visits)->torch.Tensor:
     last = mask & (visits == visits.amax(1, keepdim=True))
     share = mask / mask.sum(1, keepdim=True) + last / last.sum(1, keepdim=True)              # b t
     return torch.einsum("bth,bt->bh", tokens, share.to(tokens.dtype) / 2)
+
+# %% ../nbs/12_encoder.ipynb #09b3a10f
+@torch.no_grad()
+def encode(encoder, loader)->tuple:
+    "Subject ids (n) and patient vectors (n h) of a loader's windows, in its order, as arrays; nothing drops out."
+    device, was = next(encoder.parameters()).device, encoder.training
+    encoder.eval()
+    try: parts = [(b.subject_id.numpy(), encoder(b.to(device)).patient.float().cpu().numpy()) for b in loader]
+    finally: encoder.train(was)
+    return tuple(np.concatenate(x) for x in zip(*parts))
 
 # %% ../nbs/12_encoder.ipynb #883c20b8
 def initialise(model, matrices=0.05, tables=0.1, context=0.01):

@@ -12,21 +12,16 @@ import torch
 
 from .attention import record
 from .batch import Loader
+from .encoder import encode
 from .tiers import choose
 from .vocab import UNK
 
 # %% ../nbs/50_inspect.ipynb #8303a72c
-@torch.no_grad()
 def patient_vectors(encoder, cohort, split="all", batch_size=64)->pd.DataFrame:
     "subject_id, split and vector of each patient's most recent window, in the order of subject_id."
-    device, was = next(encoder.parameters()).device, encoder.training
-    loader = Loader(cohort.sequences, cohort.rows(split), encoder.config.max_seq_length, batch_size, recent=True)
-    encoder.eval()
-    try: parts = [(b.subject_id.numpy(), encoder(b.to(device)).patient.float().cpu().numpy()) for b in loader]
-    finally: encoder.train(was)
-    ids, vectors = (np.concatenate(x) for x in zip(*parts))
+    ids, found = encode(encoder, Loader(cohort.sequences, cohort.rows(split), encoder.config.max_seq_length, batch_size, recent=True))
     splits = cohort.subjects.set_index("subject_id")["split"]
-    frame = pd.DataFrame({"subject_id": ids, "split": splits.reindex(ids).to_numpy(), "vector": list(vectors)})
+    frame = pd.DataFrame({"subject_id": ids, "split": splits.reindex(ids).to_numpy(), "vector": list(found)})
     return frame.sort_values("subject_id", ignore_index=True)
 
 # %% ../nbs/50_inspect.ipynb #258e5637

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DISEASES', 'NONE', 'resamples', 'interval', 'ratio', 'mlm_scores', 'disease_groups', 'main_disease',
            'neighbour_agreement', 'jackknife', 'embedding_scores', 'nvp_scores', 'code_scores', 'contrastive_scores',
-           'skipgram_scores']
+           'skipgram_scores', 'binary_scores', 'calibration']
 
 # %% ../nbs/42_metrics.ipynb #47c3b09f
 import numpy as np
@@ -147,3 +147,21 @@ def contrastive_scores(frame, prefix="contrastive")->dict:
 def skipgram_scores(frame, prefix="skipgram")->dict:
     "Flat scores of skip-gram: the visit loss per code asked for, and the code loss."
     return {f"{prefix}.visit": ratio(frame["visit"], frame["n"], frame["subject_id"]), f"{prefix}.code": ratio(frame["code"], np.ones(len(frame)), frame["subject_id"])}
+
+# %% ../nbs/42_metrics.ipynb #29985b78
+def binary_scores(y, p, subject_id, prefix="task", draws=400)->dict:
+    "Flat scores of probabilities `p` (n) for answers `y` (n): auroc, auprc, brier, with intervals over patients; and `prevalence`. Raises `ValueError` if all answers are the same."
+    from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+    y, p = np.asarray(y, bool), np.asarray(p, float)
+    if not len(y) or y.all() or not y.any(): raise ValueError(f"{prefix}: all {len(y)} answers are the same; AUROC needs both.")
+    who = np.unique(subject_id, return_inverse=True)[1]
+    weights = [w for w in resamples(who.max() + 1, draws)[:, who].astype(float) if 0 < w[y].sum() < w.sum()]
+    scores = {"auroc": roc_auc_score, "auprc": average_precision_score, "brier": lambda y, p, sample_weight=None: brier_score_loss(y, p.clip(0, 1), sample_weight=sample_weight)}
+    out = {f"{prefix}.{name}": interval(f(y, p), [f(y, p, sample_weight=w) for w in weights], who.max() + 1) for name, f in scores.items()}
+    return out | {f"{prefix}.prevalence": float(y.mean())}
+
+def calibration(y, p, bins=10)->pd.DataFrame:
+    "Mean predicted probability, share that came true and number, in bins of equally many answers."
+    t = pd.DataFrame({"y": np.asarray(y, float), "p": np.asarray(p, float)}).sort_values("p")
+    cut = np.arange(len(t)) * min(bins, len(t)) // len(t)
+    return t.groupby(cut).agg(predicted=("p", "mean"), observed=("y", "mean"), n=("y", "size"))
