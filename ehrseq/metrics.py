@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DISEASES', 'NONE', 'resamples', 'interval', 'ratio', 'mlm_scores', 'disease_groups', 'main_disease',
            'neighbour_agreement', 'jackknife', 'embedding_scores', 'nvp_scores', 'code_scores', 'contrastive_scores',
-           'skipgram_scores', 'binary_scores', 'calibration']
+           'skipgram_scores', 'areas', 'binary_scores', 'calibration']
 
 # %% ../nbs/42_metrics.ipynb #47c3b09f
 import numpy as np
@@ -149,16 +149,25 @@ def skipgram_scores(frame, prefix="skipgram")->dict:
     return {f"{prefix}.visit": ratio(frame["visit"], frame["n"], frame["subject_id"]), f"{prefix}.code": ratio(frame["code"], np.ones(len(frame)), frame["subject_id"])}
 
 # %% ../nbs/42_metrics.ipynb #29985b78
-def binary_scores(y, p, subject_id, prefix="task", draws=400)->dict:
+def areas(y, p, weights)->tuple:
+    "AUROC and average precision of answers `y` (n) and probabilities `p` (n) under each row of `weights` (draws n): scikit-learn's figures, all draws at once."
+    order = np.argsort(-p, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))                            # ties go together
+    tp, fp = (np.cumsum(weights[:, order] * m, 1)[:, ends] for m in (y[order], ~y[order]))
+    more_tp, more_fp = np.diff(tp, prepend=0), np.diff(fp, prepend=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(tp + fp > 0, tp / (tp + fp), 0)
+        return (more_fp * (tp - more_tp / 2)).sum(1) / (tp[:, -1] * fp[:, -1]), (more_tp * precision).sum(1) / tp[:, -1]
+
+def binary_scores(y, p, subject_id, prefix="task")->dict:
     "Flat scores of probabilities `p` (n) for answers `y` (n): auroc, auprc, brier, with intervals over patients; and `prevalence`. Raises `ValueError` if all answers are the same."
-    from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
     y, p = np.asarray(y, bool), np.asarray(p, float)
     if not len(y) or y.all() or not y.any(): raise ValueError(f"{prefix}: all {len(y)} answers are the same; AUROC needs both.")
     who = np.unique(subject_id, return_inverse=True)[1]
-    weights = [w for w in resamples(who.max() + 1, draws)[:, who].astype(float) if 0 < w[y].sum() < w.sum()]
-    scores = {"auroc": roc_auc_score, "auprc": average_precision_score, "brier": lambda y, p, sample_weight=None: brier_score_loss(y, p.clip(0, 1), sample_weight=sample_weight)}
-    out = {f"{prefix}.{name}": interval(f(y, p), [f(y, p, sample_weight=w) for w in weights], who.max() + 1) for name, f in scores.items()}
-    return out | {f"{prefix}.prevalence": float(y.mean())}
+    n = who.max() + 1
+    values, draws = areas(y, p, np.ones((1, len(y)))), areas(y, p, resamples(n)[:, who])
+    out = {f"{prefix}.{name}": interval(v[0], d, n) for name, v, d in zip(("auroc", "auprc"), values, draws)}
+    return out | {f"{prefix}.brier": ratio((p - y) ** 2, np.ones(len(y)), who), f"{prefix}.prevalence": float(y.mean())}
 
 def calibration(y, p, bins=10)->pd.DataFrame:
     "Mean predicted probability, share that came true and number, in bins of equally many answers."
