@@ -42,6 +42,7 @@ setup(
         "dev": cfg["dev_requirements"].split(),
         "track": cfg["track_requirements"].split(),
         "finetune": cfg["finetune_requirements"].split(),
+        "survival": cfg["survival_requirements"].split(),
         "bench": cfg["bench_requirements"].split(),
         "omop": ["ibis-framework[postgres]>=11"],
         "spark": ["pyspark>=4.0,<4.1"],
