@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TASK_RIVALS', 'Unigram', 'CoOccurrence', 'strongest', 'CopyLast', 'MostFrequent', 'CountRegression',
-           'next_visit_rivals', 'count_svd', 'tabular', 'best_of', 'task_rivals']
+           'next_visit_rivals', 'count_svd', 'tabular', 'regressions', 'best_of', 'task_rivals']
 
 # %% ../nbs/43_baselines.ipynb #193d013c
 import os
@@ -149,17 +149,18 @@ def tabular(cohort)->dict:
     last[owner[recent], s.code[recent]] = 1
     return {"person": person, "last_visit": np.hstack([last, person]), "counts": np.hstack([np.log1p(counts), person])}
 
-def _regressions():
+def regressions(strengths=(1e-4, 1e-3, 1e-2, 1e-1))->list:
+    "Logistic regressions on standardised features, one for each inverse penalty."
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    return [make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500)) for c in (1e-4, 1e-3, 1e-2, 1e-1)]
+    return [make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500)) for c in strengths]
 
 def _trees():
     from sklearn.ensemble import HistGradientBoostingClassifier
     return [HistGradientBoostingClassifier(learning_rate=rate, max_leaf_nodes=leaves, max_iter=150, min_samples_leaf=20, random_state=0) for rate in (0.02, 0.06) for leaves in (4, 16)]
 
-TASK_RIVALS = {"age and sex": ("person", _regressions), "last visit": ("last_visit", _regressions), "counts, regression": ("counts", _regressions), "counts, trees": ("counts", _trees)}
+TASK_RIVALS = {"age and sex": ("person", regressions), "last visit": ("last_visit", regressions), "counts, regression": ("counts", regressions), "counts, trees": ("counts", _trees)}
 
 def best_of(models, x, y, train, valid):
     "Of the models, each fitted on rows `train`, the one with the highest AUROC on rows `valid`."

@@ -7,15 +7,12 @@ __all__ = ['cut_points', 'Hazards', 'concordance', 'integrated_brier', 'at_times
 
 # %% ../nbs/48_survival.ipynb #d3415de0
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .batch import Loader
-from .downstream import HOW, Answers, tune
+from .downstream import HOW, Question, ask, tune
 from .metrics import interval, resamples
-from .mlm import Loss, Objective, device_of, examining
 
 # %% ../nbs/48_survival.ipynb #6e6079e4
 def cut_points(days, seen, intervals=12)->np.ndarray:
@@ -24,46 +21,25 @@ def cut_points(days, seen, intervals=12)->np.ndarray:
     if seen.sum() < 2: raise ValueError(f"{int(seen.sum())} events among {len(days)} patients; expected at least two to place intervals.")
     return np.append(np.unique(np.quantile(days[seen], np.linspace(0, 1, intervals)[1:-1])), np.inf)
 
-class Hazards(Objective):
-    "Discrete-time survival from the patient vector. `days` and `seen` (subjects): by `Batch.subject_id`; `cuts`: of `cut_points`."
+class Hazards(Question):
+    "Discrete-time survival. `days` and `seen` (subjects); `cuts`: of `cut_points`. Gives `nll` and `survival` at each cut (b k)."
     name = "survival"
 
     def __init__(self, encoder, days, seen, cuts):
-        super().__init__()
-        self.head, self.cuts = nn.Linear(encoder.config.hidden_dim, len(cuts)), np.asarray(cuts)
-        at = np.searchsorted(self.cuts, np.asarray(days, float), side="left")
-        self.register_buffer("answers", torch.from_numpy(np.stack([at, np.asarray(seen, int)], 1)), persistent=False)
+        at = np.searchsorted(cuts, np.asarray(days, float), side="left")
+        super().__init__(encoder, torch.from_numpy(np.stack([at, np.asarray(seen, int)], 1)), len(cuts))
         nn.init.constant_(self.head.bias, -2.0)
 
-    def prepare(self, batch, generator=None): return batch, Answers(self.answers[batch.subject_id.to(self.answers.device)], len(batch))
-
-    def nll(self, patient, answers)->tuple:
-        "Per window: the loss (b) and the log-survival at each cut (b k)."
-        logits = self.head(patient).float()
-        stays, (at, seen) = F.logsigmoid(-logits), answers.unbind(1)                      # log(1 - h)
+    def answer(self, patient, answers)->dict:
+        logits, (at, seen) = self.head(patient).float(), answers.unbind(1)
+        stays = F.logsigmoid(-logits)                                                     # log(1 - h): b k
         before = torch.arange(logits.shape[1], device=at.device) < at[:, None]
         event = F.logsigmoid(logits).gather(1, at[:, None])[:, 0]
-        return -(stays * before).sum(1) - event * seen, stays.cumsum(1)
-
-    def score(self, encoder, encoded, targets)->Loss:
-        value = self.nll(encoded.patient, targets.values)[0].sum() / targets.total
-        return Loss(value, {"survival": float(value.detach())})
-
-    def evaluate(self, encoder, loader)->pd.DataFrame:
-        "subject_id, nll and survival (an array: at each cut) of every window."
-        ids, losses, curves = [], [], []
-        with examining(encoder, self):
-            for batch in loader:
-                inputs, targets = self.prepare(batch.to(device_of(encoder)))
-                loss, log_s = self.nll(encoder(inputs).patient, targets.values)
-                ids.append(inputs.subject_id.cpu()); losses.append(loss.cpu()); curves.append(log_s.exp().cpu())
-        return pd.DataFrame({"subject_id": torch.cat(ids).numpy(), "nll": torch.cat(losses).double().numpy(), "survival": list(torch.cat(curves).numpy())})
-
-    def summary(self, frame): return {"survival.loss": frame["nll"].mean()}
+        return {"nll": -(stays * before).sum(1) - event * seen, "survival": stays.cumsum(1).exp()}
 
 # %% ../nbs/48_survival.ipynb #328d3d31
 def concordance(days, seen, risk, horizon=np.inf, prefix="survival")->dict:
-    "C-index of `risk` (n) at `horizon` (days), with an interval over patients. Raises `ValueError` if no pair can be compared."
+    "C-index of `risk` (n) at `horizon` (days), with an interval over rows: one a patient. Raises `ValueError` if no pair can be compared."
     days, seen, risk = np.asarray(days, float), np.asarray(seen, bool), np.asarray(risk, float)
     pairs = ((days[:, None] < days[None]) & (seen & (days <= horizon))[:, None]).astype(np.float32)          # row first
     right = pairs * ((risk[:, None] > risk[None]) + 0.5 * (risk[:, None] == risk[None])).astype(np.float32)
@@ -107,29 +83,22 @@ class Survival:
         tried = []
         for rate in self.settings:
             network = tune(self.encoder, lambda e: Hazards(e, known[0], known[1], self.cuts_), self.cohort, rows, held, self.how, rate, self.epochs, self.batch_size, self.seed, self.target, self.progress)
-            tried.append((self._ask(network, held)["nll"].mean(), network))
+            tried.append((ask(network, self.cohort, held)["nll"].mean(), network))
         self.model_ = min(tried, key=lambda t: t[0])[1]
         return self
 
-    def _ask(self, network, rows):
-        encoder, question = network
-        frame = question.evaluate(encoder, Loader(self.cohort.sequences, rows, encoder.config.max_seq_length, 64, recent=True)).set_index("subject_id")
-        return frame.loc[self.cohort.sequences.subject_id[rows]]
-
     def survival(self, rows, when=None)->np.ndarray:
         "S at the cuts, or at times `when` (days): (rows times)."
-        s = np.stack(self._ask(self.model_, rows)["survival"])
+        s = np.stack(ask(self.model_, self.cohort, rows)["survival"])
         return s if when is None else at_times(s, self.cuts_, when)
 
     def risk(self, rows, horizon)->np.ndarray:
         "The chance of the event within `horizon` days: (rows)."
         return 1 - self.survival(rows, [horizon])[:, 0]
 
-class Cox(nn.Module):
+class Cox:
     "Cox proportional hazards on a table (torchsurv's partial likelihood), the penalty on squared coefficients chosen by the likelihood of validation patients."
-    def __init__(self, penalties=(1e-3, 1e-2, 1e-1, 1.0)):
-        super().__init__()
-        self.penalties = penalties
+    def __init__(self, penalties=(1e-3, 1e-2, 1e-1, 1.0)): self.penalties = penalties
 
     def fit(self, x, days, seen, valid):
         from torchsurv.loss.cox import neg_partial_log_likelihood

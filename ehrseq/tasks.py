@@ -145,7 +145,7 @@ def onset(events, codes, at, horizon=365.0, followed="cohort", name="onset", per
     "First ever occurrence of `codes` within `horizon` days (None: survival)."
     asked, first = moments(events, at, per_patient, seed), first_time(events, codes)
     asked["event"] = asked["subject_id"].map(first).astype("datetime64[us]")
-    return label(name, asked, timeline(events, followed), horizon, [("have had it", asked["event"] < asked["prediction_time"])], f"First ever {name}" + (f" within {horizon:g} days." if horizon else ", time to it."))
+    return label(name, asked, timeline(events, followed), horizon, [("have had it", asked["event"] <= asked["prediction_time"])], f"First ever {name}" + (f" within {horizon:g} days." if horizon else ", time to it."))
 
 LADDERS = {"prediabetes to diabetes": (r"^Prediabetes", r"^Diabetes mellitus type 2|^Diabetes$"),
            **{f"kidney disease {n} to {n + 1}": (rf"^Chronic kidney disease stage {n}\b", rf"^Chronic kidney disease stage {n + 1}\b" if n < 4 else r"^End-stage renal disease") for n in (1, 2, 3, 4)}}
@@ -157,7 +157,7 @@ def progression(events, ladder, horizon=None, followed="cohort")->Task:
     began, event = first_time(events, before), first_time(events, after)
     asked = pd.DataFrame({"subject_id": began.index, "prediction_time": began.dt.normalize().to_numpy() + np.timedelta64(1, "D")})
     asked["event"] = asked["subject_id"].map(event).astype("datetime64[us]")
-    return label(name, asked, timeline(events, followed), horizon, [("have had it", asked["event"] < asked["prediction_time"])], f"From the first {name.partition(' to ')[0]}.")
+    return label(name, asked, timeline(events, followed), horizon, [("have had it", asked["event"] <= asked["prediction_time"])], f"From the first {name.partition(' to ')[0]}.")
 
 def readmission(events, days=30.0, classes=("inpatient",), followed="cohort")->Task:
     "Another stay of one of `classes` within `days` of discharge. Stays that overlap or follow within a day are one."
