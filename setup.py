@@ -43,6 +43,7 @@ setup(
         "track": cfg["track_requirements"].split(),
         "finetune": cfg["finetune_requirements"].split(),
         "survival": cfg["survival_requirements"].split(),
+        "phenotypes": cfg["phenotypes_requirements"].split(),
         "bench": cfg["bench_requirements"].split(),
         "omop": ["ibis-framework[postgres]>=11"],
         "spark": ["pyspark>=4.0,<4.1"],

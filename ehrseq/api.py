@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import synthea
-from .events import DataError, Events, from_pandas
+from .events import DataError, Events, from_pandas, together
 from .jobs import pretrain
 from .runs import Run
 from .sequences import Cohort, tokenize
@@ -19,12 +19,13 @@ from .sequences import Cohort, tokenize
 SAMPLE = Path(__file__).parent / "sample" if "__file__" in globals() else Path("../ehrseq/sample")
 
 def read(
-    source, # "sample", a folder of Synthea CSV files, or a pandas table (columns as in `01_events`)
+    source, # "sample", a folder of Synthea CSV files, a pandas table (columns as in `01_events`), or a list of such
     until=None, # rows after this moment are set aside; default: now
     progress=True,
 )->Events:
     "Events of any source. Raises `DataError` if it cannot be read as it is."
     if hasattr(source, "columns"): return from_pandas(source)
+    if isinstance(source, (list, tuple)): return together(*(read(s, until, progress) for s in source))
     if str(source) != "sample": return synthea.read(source, until, progress)
     sample = synthea.read(SAMPLE, until, progress)
     return replace(sample, report=replace(sample.report, source="the bundled sample"))

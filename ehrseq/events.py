@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLINICAL', 'KINDS', 'BIRTH', 'DEATH', 'SCHEMA', 'DataError', 'Report', 'Events', 'fingerprint', 'from_pandas',
-           'shared_cohort']
+           'together', 'shared_cohort']
 
 # %% ../nbs/01_events.ipynb #48e721eb
 import hashlib
@@ -16,6 +16,7 @@ from typing import Any
 
 import ibis
 import pandas as pd
+from ibis import _
 
 from .tiers import choose
 
@@ -157,9 +158,37 @@ def _from_clean(rows, subjects, report, digest):
     table = ibis.memtable(rows[list(SCHEMA)], schema=ibis.schema(SCHEMA))
     codes = rows[["code", "description"]].drop_duplicates("code").astype({"description": "string"})
     visits = (table.filter(table.visit_id.notnull()).group_by(["visit_id", "subject_id"])
-              .aggregate(start=ibis._.time.min(), stop=ibis._.time.max()).mutate(**{"class": ibis.null("string")}))
+              .aggregate(start=_.time.min(), stop=_.time.max()).mutate(**{"class": ibis.null("string")}))
     return Events(table, visits, ibis.memtable(codes, schema={"code": "string", "description": "string"}),
                   ibis.memtable(subjects, schema={"subject_id": "int64", "source_id": "string"}), report, digest)
+
+# %% ../nbs/01_events.ipynb #3ad96e9d
+def together(*sources)->Events:
+    "Several sources as one. Raises `DataError` for a subject id that two of them have."
+    if len(sources) == 1: return sources[0]
+    people = pd.concat([s.subjects.execute().assign(part=i) for i, s in enumerate(sources)])
+    both = people[people.duplicated("source_id", keep=False)].sort_values(["source_id", "part"])
+    if len(both):
+        first, second = (sources[i].report.source for i in both["part"].iloc[:2])
+        raise DataError(f"{len(both) // 2} subject ids occur in two sources, such as {both['source_id'].iloc[0]!r} in {first} and {second}; expected each patient in one of them.")
+    people = people.sort_values("source_id", ignore_index=True).assign(new=range(len(people)))
+    con, tables, visits, offset = sources[0].table.get_backend(), [], [], 0
+    for i, s in enumerate(sources):
+        new = ibis.memtable(people.loc[people["part"] == i, ["subject_id", "new"]], schema={"subject_id": "int64", "new": "int64"})
+        t, v = (_within(con, x, s.table.get_backend()) for x in (s.table, s.visits))
+        tables.append(t.join(new, "subject_id").mutate(subject_id=_.new, visit_id=_.visit_id + offset).select(*SCHEMA))
+        visits.append(v.join(new, "subject_id").mutate(subject_id=_.new, visit_id=_.visit_id + offset).select("visit_id", "subject_id", "start", "stop", "class"))
+        offset += int(v.visit_id.max().fill_null(-1).execute()) + 1
+    codes = pd.concat([s.codes.execute() for s in sources]).drop_duplicates("code").astype({"description": "string"})
+    report = Report(pd.concat([s.report.frame.assign(file=s.report.source + "/" + s.report.frame["file"]) for s in sources], ignore_index=True).fillna(0),
+                    " and ".join(s.report.source for s in sources), tuple(dict.fromkeys(n for s in sources for n in s.report.notes)))
+    return Events(ibis.union(*tables), ibis.union(*visits), ibis.memtable(codes, schema={"code": "string", "description": "string"}),
+                  ibis.memtable(people[["new", "source_id"]].rename(columns={"new": "subject_id"}), schema={"subject_id": "int64", "source_id": "string"}), report.check(),
+                  hashlib.sha256("".join(s.fingerprint for s in sources).encode()).hexdigest()[:16])
+
+def _within(con, table, home):
+    "The table in `con`, copied there if it lives in another engine."
+    return table if home is con else con.create_table(ibis.util.gen_name("together"), ibis.memtable(table.to_pyarrow()), temp=True)
 
 # %% ../nbs/01_events.ipynb #03ae413f
 def shared_cohort(name)->Path|None:
