@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'Encoded', 'Config', 'FeedForward', 'Block', 'Stack', 'PreNormBlock', 'first_token', 'mean_token',
-           'mean_and_last', 'encode', 'initialise', 'parameter_count', 'encoder_class']
+           'mean_and_last', 'encode', 'MeanPooled', 'initialise', 'parameter_count', 'encoder_class']
 
 # %% ../nbs/12_encoder.ipynb #d1a78186
 from dataclasses import asdict, dataclass
@@ -103,6 +103,20 @@ def encode(encoder, loader)->tuple:
     try: parts = [(b.subject_id.numpy(), encoder(b.to(device)).patient.float().cpu().numpy()) for b in loader]
     finally: encoder.train(was)
     return tuple(np.concatenate(x) for x in zip(*parts))
+
+# %% ../nbs/12_encoder.ipynb #795d141e
+class MeanPooled(nn.Module):
+    "An encoder as it is, but for the patient: the mean of all real tokens."
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.config = encoder, encoder.config
+
+    @property
+    def code_embedding(self)->nn.Embedding: return self.encoder.code_embedding
+
+    def forward(self, batch)->Encoded:
+        tokens = self.encoder(batch).tokens
+        return Encoded(tokens, mean_token(tokens, batch.mask))
 
 # %% ../nbs/12_encoder.ipynb #883c20b8
 def initialise(model, matrices=0.05, tables=0.1, context=0.01):
