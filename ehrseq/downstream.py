@@ -66,6 +66,17 @@ class Outcome(Question):
     name = "outcome"
     def __init__(self, encoder, answers): super().__init__(encoder, torch.as_tensor(np.asarray(answers, np.float32)), 1)
 
+    @classmethod
+    def of(cls, encoder, regression, cohort):
+        "The question as `regression` answers it, of `baselines.regressions`: its scaling becomes part of the head."
+        scaler, fitted = regression[0], regression[-1]
+        weight = fitted.coef_[0] / scaler.scale_
+        question = cls(encoder, np.zeros(int(cohort.sequences.subject_id.max()) + 1))
+        with torch.no_grad():
+            question.head.weight[0] = torch.as_tensor(weight)
+            question.head.bias[0] = float(fitted.intercept_[0] - weight @ scaler.mean_)
+        return question.to(next(encoder.parameters()).device)
+
     def answer(self, patient, answers)->dict:
         logits = self.head(patient)[:, 0].float()
         return {"nll": F.binary_cross_entropy_with_logits(logits, answers, reduction="none"), "p": logits.sigmoid()}
@@ -133,8 +144,9 @@ class Downstream(ClassifierMixin, BaseEstimator):
     def _fit_probe(self, settings, rows, yes, held):
         models = regressions(settings)
         x = self._vectors(np.concatenate([rows, held[0]]) if held else rows)
-        if held: self.model_ = best_of(models, x, np.concatenate([yes, held[1]]), np.arange(len(rows)), np.arange(len(rows), len(x)))
-        else: self.model_ = models[min(1, len(models) - 1)].fit(x, yes)
+        if held: best = best_of(models, x, np.concatenate([yes, held[1]]), np.arange(len(rows)), np.arange(len(rows), len(x)))
+        else: best = models[min(1, len(models) - 1)].fit(x, yes)
+        self.network_ = self.encoder, Outcome.of(self.encoder, best, self.cohort)
 
     def _fit_network(self, settings, rows, yes, held):
         from sklearn.metrics import roc_auc_score
@@ -142,7 +154,7 @@ class Downstream(ClassifierMixin, BaseEstimator):
         for rate in settings if held else settings[min(1, len(settings) - 1):][:1]:
             network = self._train(rate, rows, yes, held)
             tried.append((roc_auc_score(held[1], ask(network, self.cohort, held[0])["p"]) if held else 0.0, network))
-        self.model_ = max(tried, key=lambda t: t[0])[1]
+        self.network_ = max(tried, key=lambda t: t[0])[1]
 
     def _train(self, rate, rows, yes, held):
         answers = np.zeros(int(self.cohort.sequences.subject_id.max()) + 1, np.float32)
@@ -151,8 +163,7 @@ class Downstream(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, rows)->np.ndarray:
         "The probability of each class: (rows 2)."
-        rows = self._rows(rows)
-        p = self.model_.predict_proba(self._vectors(rows))[:, 1] if self.how == "probe" else ask(self.model_, self.cohort, rows)["p"].to_numpy()
+        p = ask(self.network_, self.cohort, self._rows(rows))["p"].to_numpy()
         return np.stack([1 - p, p], 1)
 
     def predict(self, rows)->np.ndarray: return self.classes_[(self.predict_proba(rows)[:, 1] >= 0.5).astype(int)]

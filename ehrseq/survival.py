@@ -29,6 +29,7 @@ class Hazards(Question):
         at = np.searchsorted(cuts, np.asarray(days, float), side="left")
         super().__init__(encoder, torch.from_numpy(np.stack([at, np.asarray(seen, int)], 1)), len(cuts))
         nn.init.constant_(self.head.bias, -2.0)
+        self.cuts = np.asarray(cuts, float)
 
     def answer(self, patient, answers)->dict:
         logits, (at, seen) = self.head(patient).float(), answers.unbind(1)
@@ -84,12 +85,12 @@ class Survival:
         for rate in self.settings:
             network = tune(self.encoder, lambda e: Hazards(e, known[0], known[1], self.cuts_), self.cohort, rows, held, self.how, rate, self.epochs, self.batch_size, self.seed, self.target, self.progress)
             tried.append((ask(network, self.cohort, held)["nll"].mean(), network))
-        self.model_ = min(tried, key=lambda t: t[0])[1]
+        self.network_ = min(tried, key=lambda t: t[0])[1]
         return self
 
     def survival(self, rows, when=None)->np.ndarray:
         "S at the cuts, or at times `when` (days): (rows times)."
-        s = np.stack(ask(self.model_, self.cohort, rows)["survival"])
+        s = np.stack(ask(self.network_, self.cohort, rows)["survival"])
         return s if when is None else at_times(s, self.cuts_, when)
 
     def risk(self, rows, horizon)->np.ndarray:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LABELS', 'LADDERS', 'TaskError', 'Task', 'histories', 'timeline', 'moments', 'label', 'first_time', 'onset',
-           'progression', 'readmission', 'mortality', 'high_use', 'read_labels', 'write_labels']
+           'progression', 'readmission', 'mortality', 'high_use', 'make_task', 'most_incident', 'read_labels',
+           'write_labels']
 
 # %% ../nbs/44_tasks.ipynb #ec8297e7
 import hashlib
@@ -188,6 +189,35 @@ def high_use(events, at, quantile=0.9, followed="cohort")->Task:
     if not (split == "train").any(): raise TaskError("high use: no training patient to draw the line on.")
     limit = np.quantile(counts[split == "train"], quantile)
     return Task("high use", task.labels.assign(boolean_value=counts > limit), task.aside, f"More than {limit:g} visits in the next year.")
+
+# %% ../nbs/44_tasks.ipynb #b414708f
+def make_task(events, name, at=None, horizon=365.0, followed="cohort")->Task:
+    """A task by name: "mortality", "high use", "readmission" (its horizon is 30 days), "onset SNOMED//44054006", "onset ^Prediabetes" (a pattern for descriptions), a ladder of `LADDERS`, or a parquet file of MEDS labels.
+    `horizon`: days; 0: survival. `at`: a date; default: as late as the horizon allows, for survival five years before the end of the data."""
+    if Path(name).suffix == ".parquet" or Path(name).is_dir(): return read_labels(name)
+    kind, _gap, what = str(name).partition(" ")
+    days = horizon or None
+    if kind != "onset": choose(str(name), {**dict.fromkeys(("mortality", "high use", "readmission", "onset CODE"), 1), **LADDERS}, "task")
+    if name in LADDERS: return progression(events, name, days, followed)
+    if name == "readmission": return readmission(events, followed=followed)
+    end = timeline(events)["last"].max()
+    at = at or (end - pd.Timedelta(days=365 if name == "high use" else days or 5 * 365)).normalize()
+    if name == "mortality": return mortality(events, at, days, followed)
+    if name == "high use": return high_use(events, at, followed=followed)
+    if not what: raise ValueError("task 'onset': expected a code or a pattern after it, such as 'onset SNOMED//44054006' or 'onset ^Prediabetes'.")
+    return onset(events, what if "//" in what else re.compile(what), at, days, followed, name=what)
+
+def most_incident(events, at, horizon=365.0, top=10, fewest=30, pattern=r"\(disorder\)$")->pd.DataFrame:
+    "code, description, and first occurrences within the horizon by split, of the conditions that begin most often among training patients; `fewest` among test patients at least."
+    line, at = timeline(events), pd.Timestamp(at)
+    known = line.index[(line["first"] < at) & (line["end"] > at) & ~(line["death"] <= at)]
+    first = events.table.filter(_.kind == "condition", _.time.notnull()).group_by("subject_id", "code").aggregate(time=_.time.min()).execute()
+    first = first[first["subject_id"].isin(known) & (first["time"] > at) & (first["time"] <= at + pd.Timedelta(days=horizon))]
+    split = events.subjects.execute().set_index("subject_id")["source_id"].map(split_of)
+    t = pd.crosstab(first["code"], first["subject_id"].map(split)).reindex(columns=list(SPLITS), fill_value=0)
+    t = t.join(events.codes.execute().set_index("code")["description"])
+    t = t[t["description"].fillna("").str.contains(pattern) & (t["test"] >= fewest)]
+    return t.sort_values(["train", "test"], ascending=False, kind="stable").head(top).rename_axis("code").reset_index()[["code", "description", *SPLITS]]
 
 # %% ../nbs/44_tasks.ipynb #258feda9
 def read_labels(source, name=None)->Task:
