@@ -27,7 +27,7 @@ from . import inspect
 from .batch import Loader
 from .checkpoint import Checkpoints, from_pretrained, read_json, save_pretrained, write_atomic, write_json
 from .encoder import Config, encoder_class, parameter_count
-from .report import card, report
+from .report import card, notebook_page, report
 from .pods import stop_pod, volatile
 from .runs import Run, finished, publish
 from .scores import evaluate
@@ -227,7 +227,9 @@ def run_job(name, out, parameters, echo=True)->int:
         print(f"\n{e.ename}: {e.evalue}\n(the executed notebook is {executed})", file=sys.stderr)
         return 1
     if RANK: executed.unlink()
-    else: write_json(kept, asked)
+    else:
+        write_json(kept, asked)
+        if name != "pretrain": write_atomic(out / "report.html", notebook_page(executed))     # a run has a page of its own
     return 0
 
 # %% ../nbs/60_jobs.ipynb #04c91c57

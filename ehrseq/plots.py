@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'GREY', 'LIGHT', 'KIND_COLOURS', 'SCORE_NAMES', 'loss_curve', 'code_scores', 'score_points', 'patient_map',
-           'timeline', 'attention_grid', 'comparison', 'learning_curves', 'sweep']
+           'timeline', 'attention_grid', 'comparison', 'learning_curves', 'sweep', 'calibration_curves',
+           'few_shot_curves', 'kaplan_meier', 'separations']
 
 # %% ../nbs/51_plots.ipynb #62f1a45a
 import numpy as np
@@ -179,3 +180,43 @@ def sweep(table, parameters, title="Validation loss by what was varied")->go.Fig
         fig.update_xaxes(title=name, type="log" if name == "learning_rate" else None, row=1, col=i)
     fig.update_yaxes(title="validation loss", col=1)
     return _style(fig, title).update_layout(showlegend=False)
+
+# %% ../nbs/51_plots.ipynb #0cbafd93
+def calibration_curves(curves, title="Calibration")->go.Figure:
+    "name → table of `metrics.calibration`: what was predicted against what came true."
+    top = 1.05 * max(c[["predicted", "observed"]].to_numpy().max() for c in curves.values())
+    fig = go.Figure(go.Scatter(x=[0, top], y=[0, top], mode="lines", line=dict(color=LIGHT, dash="dot"), name="as it says"))
+    for (name, c), colour in zip(curves.items(), PALETTE):
+        fig.add_scatter(x=c["predicted"], y=c["observed"], mode="lines+markers", name=name, line_color=colour, customdata=c["n"], hovertemplate=name + ": %{x:.2f} predicted, %{y:.2f} came true, n = %{customdata}<extra></extra>")
+    return _style(fig, title).update_xaxes(title="predicted probability").update_yaxes(title="share that came true")
+
+def few_shot_curves(curves, title="AUROC by number of labels")->go.Figure:
+    "name → table of `downstream.few_shot`: the mean of the draws, a point each draw."
+    fig = go.Figure()
+    for (name, t), colour in zip(curves.items(), PALETTE):
+        mean = t.groupby("labels")["auroc"].mean()
+        fig.add_scatter(x=mean.index, y=mean, mode="lines+markers", name=name, line_color=colour, hovertemplate=name + ": %{x} labels, %{y:.3f}<extra></extra>")
+        fig.add_scatter(x=t["labels"], y=t["auroc"], mode="markers", showlegend=False, marker=dict(color=colour, size=5, opacity=0.35), hoverinfo="skip")
+    return _style(fig, title).update_xaxes(title="labels", type="log", tickvals=sorted(set().union(*(t["labels"] for t in curves.values())))).update_yaxes(title="AUROC, test patients")
+
+def kaplan_meier(groups, title="Survival", axis="years", unit=365.25, least=5)->go.Figure:
+    "name → (days, seen): Kaplan and Meier's curve of each group, to where fewer than `least` are still watched; numbers of patients in the legend."
+    fig = go.Figure()
+    for (name, (days, seen)), colour in zip(groups.items(), PALETTE):
+        days, seen = np.asarray(days, float), np.asarray(seen, bool)
+        when, at = np.unique(days, return_inverse=True)
+        events, gone = np.bincount(at, seen), np.bincount(at)
+        watched = len(days) - np.cumsum(gone) + gone
+        when, events, watched = (x[watched >= least] for x in (when, events, watched))
+        fig.add_scatter(x=np.append(0, when) / unit, y=np.append(1, np.cumprod(1 - events / watched)), mode="lines", line=dict(color=colour, shape="hv"), name=f"{name} ({len(days)})", hovertemplate=f"{name}: %{{y:.2f}} after %{{x:.1f}}<extra></extra>")
+    return _style(fig, title).update_xaxes(title=axis).update_yaxes(title="without the event (Kaplan–Meier)", rangemode="tozero")
+
+def separations(tables, title="Which disease is told apart")->go.Figure:
+    "name → table of `phenotypes.separation`, ours first: AUROC of each disease with its interval."
+    order, fig = next(iter(tables.values())), go.Figure()
+    for (name, t), colour in zip(tables.items(), PALETTE):
+        t = t.set_index("disease").loc[order["disease"]]
+        fig.add_scatter(x=t["value"], y=[f"{d} ({n})" for d, n in zip(order["disease"], order["patients"])], mode="markers", name=name, marker=dict(size=9, color=colour), hovertemplate="%{y}: %{x:.2f}<extra>" + name + "</extra>",
+                        error_x=dict(type="data", symmetric=False, array=t["high"] - t["value"], arrayminus=t["value"] - t["low"], thickness=1, width=0))
+    fig.update_yaxes(autorange="reversed", automargin=True).update_xaxes(title="separation (AUROC), 95 % interval")
+    return _style(fig, title, height=150 + 24 * len(order))

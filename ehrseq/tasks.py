@@ -54,10 +54,10 @@ class Task:
         return tokenize(histories(events, self.labels), kinds, vocab, **how)
 
     def check(self, cohort, positives=5):
-        "Raise `TaskError` unless every split has both answers, and so many true ones. `cohort`: of `cohort()`."
+        "Raise `TaskError` unless every split has both answers, and so many true ones; validation, which only chooses settings, may have fewer. `cohort`: of `cohort()`."
         for split in SPLITS:
             y = self.y[cohort.sequences.subject_id[cohort.rows(split)]]
-            found = "no label at all" if not len(y) else f"all {len(y)} labels {bool(y[0])}" if y.all() or not y.any() else f"{int(y.sum())} of {len(y)} labels true" if y.sum() < positives else None
+            found = "no label at all" if not len(y) else f"all {len(y)} labels {bool(y[0])}" if y.all() or not y.any() else f"{int(y.sum())} of {len(y)} labels true" if y.sum() < positives and split != "valid" else None
             if found: raise TaskError(f"{self.name}: {found} among the {split} patients; expected both answers, and at least {positives} true ones. Take a longer horizon, another date or a larger cohort.")
         return self
 
