@@ -171,9 +171,13 @@ def best_of(models, x, y, train, valid):
 def task_rivals(
     cohort, # of `Task.cohort`
     y, # the answers, in the order of the labels
+    asked=None, # whose answers count (labels), if not everybody's
 )->dict:
     "name → probabilities of all rows of `cohort.sequences`."
-    y, tables, (train, valid) = np.asarray(y)[cohort.sequences.subject_id], tabular(cohort), (cohort.rows(s) for s in ("train", "valid"))
+    asked = np.ones(len(y), bool) if asked is None else np.asarray(asked)
+    y, asked = np.asarray(y)[cohort.sequences.subject_id], asked[cohort.sequences.subject_id]
+    tables, (train, valid) = tabular(cohort), (cohort.rows(s) for s in ("train", "valid"))
+    train, valid = train[asked[train]], valid[asked[valid]]
     out = {}
     for name, (table, models) in TASK_RIVALS.items():
         x = tables[table][:, tables[table][train].std(0) > 0]
