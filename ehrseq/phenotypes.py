@@ -178,7 +178,7 @@ def lifetimes(cohort, rows)->tuple:
 
 # %% ../nbs/46_phenotypes.ipynb #afd5e300
 def profile(cohort, rows, labels, significant=0.05, common=0.2)->pd.DataFrame:
-    "A row a cluster, the largest first: patients, age (median and quartiles at the end), male, died, visits (median), `more` (up to three disorders or findings above the rest), `less`, codes (significant), and p of a log-rank test of the lifetimes against all others."
+    "A row a cluster, the largest first: patients, age (median and quartiles at the end), male, died, visits (median), `more` (up to three disorders above the rest; where there is none, findings), `less`, codes (significant), and p of a log-rank test of the lifetimes against all others."
     from scipy.stats import CensoredData, logrank
     labels, t, (age, dead) = np.asarray(labels), characterise(cohort, rows, labels), lifetimes(cohort, rows)
     visits = np.array([cohort.sequences.visit[cohort.sequences.offsets[r + 1] - 1] + 1 for r in rows])
@@ -187,11 +187,12 @@ def profile(cohort, rows, labels, significant=0.05, common=0.2)->pd.DataFrame:
     for c in t["cluster"].unique():
         me, mine = labels == c, t[(t["cluster"] == c) & (t["q"] < significant)]
         said = mine[(mine["kind"] == "condition") & (mine[["inside", "outside"]].max(axis=1) >= common)]
-        disorder = said["name"].str.contains("(disorder)", regex=False)
-        best = lambda side: ", ".join(dict.fromkeys(n.partition(" (")[0] for n in pd.concat([side[disorder], side[~disorder]])["name"].head(3))) or "–"
+        disorders = said[said["name"].str.contains("(disorder)", regex=False)]
+        best = lambda side: ", ".join(dict.fromkeys(n.partition(" (")[0] for n in side["name"].head(3))) or "–"
+        up, down = ((part if len(part := side(disorders)) else side(said)) for side in (lambda t: t[t["odds_ratio"] > 1].sort_values("odds_ratio", ascending=False), lambda t: t[t["odds_ratio"] < 1].sort_values("odds_ratio")))
         q1, q2, q3 = np.quantile(age[me], [0.25, 0.5, 0.75])
         out.append({"cluster": c, "patients": int(me.sum()), "age": f"{q2:.0f} ({q1:.0f}–{q3:.0f})", "male": male[me].mean(), "died": dead[me].mean(), "visits": float(np.median(visits[me])),
-                    "more": best(said[said["odds_ratio"] > 1].sort_values("odds_ratio", ascending=False)), "less": best(said[said["odds_ratio"] < 1].sort_values("odds_ratio")), "codes": len(mine),
+                    "more": best(up), "less": best(down), "codes": len(mine),
                     "p": float(logrank(censored(me), censored(~me)).pvalue) if dead[me].any() and dead[~me].any() and (~me).any() else np.nan})
     return pd.DataFrame(out).sort_values("patients", ascending=False, ignore_index=True)
 
