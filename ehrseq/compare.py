@@ -99,7 +99,7 @@ def _trial(comparison, c, rate)->float:
     loader = Loader(k.cohort.sequences, k.cohort.rows("train"), k.tier.max_seq_length, k.tier.batch_size, seed)
     valid = Loader(k.cohort.sequences, k.cohort.rows("valid"), k.tier.max_seq_length, 32, recent=True)
     done = train(encoder, objective, loader, valid, Settings(rate, **share, seed=seed, evaluations=2), k.target, None, False)
-    if not _probed(c): return _best_loss(done)
+    if not (_probed(c) and k.probes): return _best_loss(done)
     with probing(encoder, k.cohort, k.probes[0], Settings(learning_rate=1.5e-2, epochs=2), progress=False) as (_, _, read): return _best_loss(read)
 
 def _best_loss(training)->float:
