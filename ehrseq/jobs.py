@@ -267,10 +267,15 @@ def _several(processes, arguments)->int:
     code = p.wait()
     return 128 + asked[0] if asked and code else code
 
-def _run(a)->int:
+def _values(text):
+    "YAML as papermill takes it: a date stays the text that it was."
     import yaml
+    plain = type("Plain", (yaml.SafeLoader,), {"yaml_implicit_resolvers": {k: [r for r in v if r[0] != "tag:yaml.org,2002:timestamp"] for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}})
+    return yaml.load(text, plain)
+
+def _run(a)->int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    code = run_job(a.name, a.out, (yaml.safe_load(parameter_file(a.f).read_text()) or {} if a.f else {}) | {k: yaml.safe_load(v) for k, v in a.p})
+    code = run_job(a.name, a.out, (_values(parameter_file(a.f).read_text()) or {} if a.f else {}) | {k: _values(v) for k, v in a.p})
     if a.stop_pod and code in (0, 1) and RANK == 0: stop_pod()
     return code
 

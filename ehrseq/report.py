@@ -125,6 +125,8 @@ def notebook_page(path)->str:
     nb.cells = [c for c in nb.cells if c.cell_type == "markdown" or c.get("outputs")]
     for cell in nb.cells:
         cell["outputs"] = [o for o in cell.get("outputs", ()) if o.get("name") != "stderr"]
+        for o in cell["outputs"]:
+            if "text" in o: o["text"] = "".join(line.rsplit("\r", 1)[-1] for line in o["text"].splitlines(keepends=True))     # of a bar, where it ended
         for data in (o["data"] for o in cell["outputs"] if "data" in o):
             figure = data.pop("application/vnd.plotly.v1+json", None)
             if figure is None: continue
@@ -132,4 +134,4 @@ def notebook_page(path)->str:
         if cell.cell_type == "markdown": del cell["outputs"]
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True, mathjax_url="", require_js_url="", jquery_url="", widget_renderer_url="")
     title = next((c.source.splitlines()[0].lstrip("# ") for c in nb.cells if c.cell_type == "markdown"), Path(path).stem)
-    return f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>ehrseq: {title}</title><style>{STYLE} .anchor-link{{display:none}} blockquote{{margin:0;color:#666}}</style>{exporter.from_notebook_node(nb)[0]}</html>"
+    return f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>ehrseq: {title}</title><style>{STYLE} .anchor-link{{display:none}} blockquote{{margin:0;color:#666}} pre{{white-space:pre-wrap}} table{{border:0}} td,th{{border-left:0;border-right:0}}</style>{exporter.from_notebook_node(nb)[0]}</html>"
