@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TASK_RIVALS', 'Unigram', 'CoOccurrence', 'strongest', 'CopyLast', 'MostFrequent', 'CountRegression',
-           'next_visit_rivals', 'count_svd', 'tabular', 'regressions', 'best_of', 'task_rivals']
+           'next_visit_rivals', 'count_svd', 'person_table', 'tabular', 'regressions', 'best_of', 'task_rivals']
 
 # %% ../nbs/43_baselines.ipynb #193d013c
 import os
@@ -137,13 +137,18 @@ def count_svd(cohort, dim)->np.ndarray:
     return TruncatedSVD(min(dim, len(train) - 1, x.shape[1] - 1), random_state=0).fit(x[train]).transform(x)
 
 # %% ../nbs/43_baselines.ipynb #0dd29d88
+def person_table(cohort)->np.ndarray:
+    "Of all rows of `sequences`: age at the last event in decades, and whether male: (rows 2)."
+    s = cohort.sequences
+    age = np.where(np.diff(s.offsets) > 0, s.age_days[np.maximum(s.offsets[1:] - 1, 0)] / 3652.5, 0) if len(s.code) else np.zeros(len(s))
+    return np.stack([age, (cohort.subjects["sex"] == "M").to_numpy()], 1).astype(np.float32)
+
 def tabular(cohort)->dict:
     "Tables of all rows of `sequences`: `person` (age at the last event in decades, male), `last_visit` and `counts` (log), these two with the person beside: (rows features)."
     s, n = cohort.sequences, cohort.vocab.size
     owner, size = np.repeat(np.arange(len(s)), np.diff(s.offsets)), np.diff(s.offsets)
     end = np.maximum(s.offsets[1:] - 1, 0)
-    person = np.stack([np.where(size > 0, s.age_days[end] / 3652.5, 0), (cohort.subjects["sex"] == "M").to_numpy()], 1).astype(np.float32)
-    counts, last = np.zeros((2, len(s), n), np.float32)
+    person, (counts, last) = person_table(cohort), np.zeros((2, len(s), n), np.float32)
     np.add.at(counts, (owner, s.code), 1)
     recent = s.visit == s.visit[end][owner]
     last[owner[recent], s.code[recent]] = 1

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .downstream import HOW, Question, ask, tune
+from .downstream import HOW, Covariates, Question, ask, tune
 from .metrics import interval, resamples
 
 # %% ../nbs/48_survival.ipynb #6e6079e4
@@ -25,9 +25,9 @@ class Hazards(Question):
     "Discrete-time survival. `days` and `seen` (subjects); `cuts`: of `cut_points`. Gives `nll` and `survival` at each cut (b k)."
     name = "survival"
 
-    def __init__(self, encoder, days, seen, cuts):
+    def __init__(self, encoder, days, seen, cuts, person=None):
         at = np.searchsorted(cuts, np.asarray(days, float), side="left")
-        super().__init__(encoder, torch.from_numpy(np.stack([at, np.asarray(seen, int)], 1)), len(cuts))
+        super().__init__(encoder, torch.from_numpy(np.stack([at, np.asarray(seen, int)], 1)), len(cuts), person)
         nn.init.constant_(self.head.bias, -2.0)
         self.cuts = np.asarray(cuts, float)
 
@@ -70,20 +70,21 @@ def at_times(survival, cuts, when)->np.ndarray:
 
 # %% ../nbs/48_survival.ipynb #7ba35723
 class Survival:
-    """Time to an event from any encoder, fine-tuned or with LoRA, with a discrete-time head. `fit(rows, days, seen, valid=(rows, days, seen))`; rows as in `Downstream`.
+    """Time to an event from any encoder, fine-tuned or with LoRA, with a discrete-time head. `fit(rows, days, seen, valid=(rows, days, seen))`; rows and `person` as in `Downstream`.
     The learning rate, of four, is the one with the lowest loss on validation patients."""
-    def __init__(self, encoder, cohort, how="finetune", epochs=10, batch_size=32, settings=None, intervals=12, seed=0, target="cpu", progress=False):
+    def __init__(self, encoder, cohort, how="finetune", epochs=10, batch_size=32, settings=None, intervals=12, person=False, seed=0, target="cpu", progress=False):
         if how not in ("finetune", "lora"): raise ValueError(f"how={how!r}: expected 'finetune' or 'lora'.")
-        self.encoder, self.cohort, self.how, self.epochs, self.batch_size, self.settings, self.intervals, self.seed, self.target, self.progress = encoder, cohort, how, epochs, batch_size, settings or HOW[how], intervals, seed, target, progress
+        self.encoder, self.cohort, self.how, self.epochs, self.batch_size, self.settings, self.intervals, self.person, self.seed, self.target, self.progress = encoder, cohort, how, epochs, batch_size, settings or HOW[how], intervals, person, seed, target, progress
 
     def fit(self, rows, days, seen, valid):
         s, (held, *_) = self.cohort.sequences, valid
         self.cuts_ = cut_points(days, seen, self.intervals)
         known = np.zeros((2, int(s.subject_id.max()) + 1))
         for r, d, e in ((rows, days, seen), valid): known[:, s.subject_id[r]] = d, e
-        tried = []
+        self.covariates_ = Covariates.of(self.cohort, rows) if self.person else None
+        beside, tried = self.covariates_ and self.covariates_(self.cohort), []
         for rate in self.settings:
-            network = tune(self.encoder, lambda e: Hazards(e, known[0], known[1], self.cuts_), self.cohort, rows, held, self.how, rate, self.epochs, self.batch_size, self.seed, self.target, self.progress)
+            network = tune(self.encoder, lambda e: Hazards(e, known[0], known[1], self.cuts_, beside), self.cohort, rows, held, self.how, rate, self.epochs, self.batch_size, self.seed, self.target, self.progress)
             tried.append((ask(network, self.cohort, held)["nll"].mean(), network))
         self.network_ = min(tried, key=lambda t: t[0])[1]
         return self

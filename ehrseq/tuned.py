@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .checkpoint import from_pretrained, save_pretrained
-from .downstream import Outcome, ask
+from .downstream import Covariates, Outcome, ask
 from .sequences import tokenize
 from .survival import Hazards, at_times
 from .tasks import histories
@@ -34,7 +34,7 @@ def merged(encoder)->nn.Module:
 # %% ../nbs/49_tuned.ipynb #06606139
 def save_tuned(
     folder,
-    network, # `network_` of a fitted `Downstream` or `Survival`
+    model, # a fitted `Downstream` or `Survival`
     vocab,
     name, # of the encoder, as in the registry
     question, # in words, or a dictionary: what was asked, of whom, and how well it is answered
@@ -42,9 +42,9 @@ def save_tuned(
     card="",
 )->Path:
     "Write a tuned encoder with its head. The labels it learnt from stay behind."
-    encoder, asked = network
+    encoder, asked = model.network_
     cuts = [float(c) for c in asked.cuts[:-1]] if isinstance(asked, Hazards) else None
-    save_pretrained(folder, merged(encoder), vocab, name, asked, {"question": {"kind": asked.name, "cuts": cuts, "asked": question}, **(extra or {})}, card)
+    save_pretrained(folder, merged(encoder), vocab, name, asked, {"question": {"kind": asked.name, "cuts": cuts, "person": model.covariates_ and vars(model.covariates_), "asked": question}, **(extra or {})}, card)
     return Path(folder)
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ class Tuned:
         "subject_id and p of everybody in the cohort: the probability; of a survival question, the risk within the horizon. Raises `ValueError` for another vocabulary."
         if cohort.vocab.codes != self.vocab.codes: raise ValueError("this cohort was tokenized with another vocabulary; tokenize its events with vocab=that of the tuned encoder.")
         subjects, rows, cuts = int(cohort.sequences.subject_id.max()) + 1, cohort.rows(), self.question["cuts"]
-        if cuts is None: asked = Outcome(self.encoder, np.zeros(subjects))
-        else: asked = Hazards(self.encoder, np.zeros(subjects), np.zeros(subjects), np.append(cuts, np.inf))
+        person = self.question["person"] and Covariates(**self.question["person"])(cohort)
+        if cuts is None: asked = Outcome(self.encoder, np.zeros(subjects), person)
+        else: asked = Hazards(self.encoder, np.zeros(subjects), np.zeros(subjects), np.append(cuts, np.inf), person)
         asked.head = self.head
         given = ask((self.encoder, asked), cohort, rows)
         p = given["p"] if cuts is None else 1 - at_times(np.stack(given["survival"]), np.append(cuts, np.inf), [horizon or 3 * 365])[:, 0]
