@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from tqdm.std import tqdm
 
-from .baselines import TASK_RIVALS, best_of, count_svd, regressions, task_rivals
+from .baselines import TASK_RIVALS, best_of, count_svd, person_table, regressions, task_rivals
 from .batch import Loader
 from .checkpoint import from_pretrained, read_json, write_json
 from .encoder import MeanPooled, encode, encoder_class
@@ -102,9 +102,11 @@ class Leaderboard:
         for pool, e in (("own", encoder), ("mean", MeanPooled(encoder))):
             ids, v = encode(e, Loader(self.cohort.sequences, every, encoder.config.max_seq_length, 64, recent=True))
             at = dict(zip(ids.tolist(), v))
-            x[pool] = np.stack([at.get(i, np.zeros(v.shape[1], np.float32)) for i in self.cohort.sequences.subject_id.tolist()])
+            x[pool] = self._beside(np.stack([at.get(i, np.zeros(v.shape[1], np.float32)) for i in self.cohort.sequences.subject_id.tolist()]))
         for task in self.tasks: frames.append(self._answered("ours", task, self._probe(x, task)))
         return pd.concat(frames, ignore_index=True)
+
+    def _beside(self, vectors): return np.hstack([vectors, person_table(self.cohort)])
 
     def _probe(self, tables, task, strengths=(1e-3, 1e-2)):
         "Probabilities of all rows by the table and penalty that are best on validation patients."
@@ -115,7 +117,7 @@ class Leaderboard:
         return model.predict_proba(x)[:, 1]
 
     def _ask_rivals(self):
-        counts, frames = count_svd(self.cohort, 128), []
+        counts, frames = self._beside(count_svd(self.cohort, 128)), []
         for task, (y, asked) in self.y.items():
             answers = task_rivals(self.cohort, y, asked) | {SVD: self._probe({SVD: counts}, task, (1e-4, 1e-3, 1e-2, 1e-1))}
             frames += [self._answered(name, task, p) for name, p in answers.items()]
