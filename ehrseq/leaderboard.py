@@ -32,10 +32,11 @@ class Leaderboard:
     "The runs of a comparison, asked questions. What is finished is kept in `tasks/` and `phenotypes/` of the comparison's folder; `run()` goes on where it stopped."
     def __init__(self, comparison, events, tasks, clusters=range(5, 13)):
         self.comparison, self.tasks, self.clusters, self.folder = comparison, {t.name: t for t in tasks}, list(clusters), Path(comparison.out)
+        if len({t.lookback for t in tasks}) > 1: raise ValueError("tasks with different look-backs; give all the same.")
         if len(self.tasks) < len(tasks): raise ValueError("two tasks have the same name; give each a name of its own.")
         moments = pd.concat([t.labels[["subject_id", "prediction_time"]] for t in tasks]).drop_duplicates().sort_values(["subject_id", "prediction_time"], ignore_index=True)
         trained = comparison.cohort
-        self.cohort, self.owner = Task("all", moments).cohort(events, trained.vocab, trained.info["kinds"]), moments["subject_id"].to_numpy()
+        self.cohort, self.owner = Task("all", moments, lookback=tasks[0].lookback).cohort(events, trained.vocab, trained.info["kinds"]), moments["subject_id"].to_numpy()
         place = moments.reset_index().set_index(["subject_id", "prediction_time"])["index"]
         self.y = {n: self._answers(t, place, len(moments)) for n, t in self.tasks.items()}
         self._same_questions()
@@ -50,7 +51,7 @@ class Leaderboard:
         return y, asked
 
     def _same_questions(self):
-        asked = {n: hashlib.sha256(t.labels.to_csv(index=False).encode()).hexdigest()[:16] for n, t in self.tasks.items()}
+        asked = {n: hashlib.sha256(f"{t.labels.to_csv(index=False)}{t.lookback}".encode()).hexdigest()[:16] for n, t in self.tasks.items()}
         file = self.folder / "tasks" / "questions.json"
         if file.exists() and read_json(file) != asked: raise ValueError(f"{file.parent} holds answers to other questions: {', '.join(read_json(file))}. Choose another folder, or ask the same.")
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,8 @@ __all__ = ['LABELS', 'LADDERS', 'TaskError', 'Task', 'histories', 'timeline', 'm
 # %% ../nbs/44_tasks.ipynb #ec8297e7
 import hashlib
 import re
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Task:
     labels: pd.DataFrame
     aside: dict = field(default_factory=dict)
     question: str = ""
+    lookback: float | None = None    # days of history before the prediction time; None: all there is
 
     def __len__(self): return len(self.labels)
 
@@ -51,19 +53,32 @@ class Task:
 
     def cohort(self, events, vocab=None, kinds=None, **how):
         "The histories as a cohort whose 'subjects' are the labels, in their order; splits go by patient. `vocab`: of the encoder that will read them."
-        return tokenize(histories(events, self.labels), kinds, vocab, **how)
+        return tokenize(histories(events, self.labels, self.lookback), kinds, vocab, **how)
+
+    def looking_back(self, days): return replace(self, lookback=days)
 
     def check(self, cohort, positives=5):
-        "Raise `TaskError` unless every split has both answers, and so many true ones; validation, which only chooses settings, may have fewer. `cohort`: of `cohort()`."
+        "Raise `TaskError` unless every split has both answers, and so many true ones; validation, which only chooses settings, may have fewer. Warn where the mere length of a history gives the answer. `cohort`: of `cohort()`."
+        _beware_of_length(self, cohort)
         for split in SPLITS:
             y = self.y[cohort.sequences.subject_id[cohort.rows(split)]]
             found = "no label at all" if not len(y) else f"all {len(y)} labels {bool(y[0])}" if y.all() or not y.any() else f"{int(y.sum())} of {len(y)} labels true" if y.sum() < positives and split != "valid" else None
             if found: raise TaskError(f"{self.name}: {found} among the {split} patients; expected both answers, and at least {positives} true ones. Take a longer horizon, another date or a larger cohort.")
         return self
 
+# %% ../nbs/44_tasks.ipynb #0a039c28
+def _beware_of_length(task, cohort, limit=0.9):
+    s, y = cohort.sequences, task.y[cohort.sequences.subject_id]
+    if min(y.sum(), (~y).sum()) < 10: return                                                    # by chance, almost anything tells a few apart
+    rank = pd.Series(np.diff(s.offsets)).rank().to_numpy()
+    area = (rank[y].mean() - (y.sum() + 1) / 2) / (~y).sum()
+    if max(area, 1 - area) > limit:
+        warnings.warn(f"{task.name}: the number of codes before the question alone tells the answers apart (AUROC {max(area, 1 - area):.2f}). If the export keeps a fixed number of years up to death or to its end, "
+                      "that is the export's doing: give everybody the same look-back (lookback=1825, for five years), and ask no earlier than that after the export begins.", stacklevel=3)
+
 # %% ../nbs/44_tasks.ipynb #8334c159
-def histories(events, labels)->Events:
-    "The events of each label's subject strictly before its prediction time, and what has no time; `subject_id` is the label's position. Raises `DataError` for a subject that is not there."
+def histories(events, labels, lookback=None)->Events:
+    "The events of each label's subject strictly before its prediction time (and not more than `lookback` days), its birth, and what has no time; `subject_id` is the label's position. Raises `DataError` for a subject that is not there."
     people = events.subjects.execute().set_index("subject_id")["source_id"]
     strange = ~labels["subject_id"].isin(people.index)
     if strange.any(): raise DataError(f"labels: column 'subject_id', row {int(np.argmax(strange))}: found {labels['subject_id'][strange].iloc[0]}; expected one of the {len(people):,} subjects of {events.report.source}.")
@@ -71,10 +86,11 @@ def histories(events, labels)->Events:
     asked = ibis.memtable(pd.DataFrame({"label": mine.index.astype("int64"), "subject_id": mine["subject_id"], "prediction_time": mine["prediction_time"].astype("datetime64[us]")}),
                           schema={"label": "int64", "subject_id": "int64", "prediction_time": "timestamp(6)"})
     own = lambda t: t.join(asked, "subject_id").mutate(subject_id=_.label)
-    table = own(events.table).filter(_.time.isnull() | (_.time < _.prediction_time)).drop("label", "prediction_time")
-    visits = own(events.visits).filter(_.start < _.prediction_time).mutate(stop=(_.stop < _.prediction_time).ifelse(_.stop, ibis.null("timestamp(6)"))).drop("label", "prediction_time")
+    begin = lambda time: (time >= _.prediction_time - ibis.interval(days=int(lookback))) if lookback else ibis.literal(True)
+    table = own(events.table).filter(_.time.isnull() | (_.time < _.prediction_time), _.time.isnull() | (_.kind == "birth") | begin(_.time)).drop("label", "prediction_time")
+    visits = own(events.visits).filter(_.start < _.prediction_time, begin(_.start)).mutate(stop=(_.stop < _.prediction_time).ifelse(_.stop, ibis.null("timestamp(6)"))).drop("label", "prediction_time")
     subjects = ibis.memtable(pd.DataFrame({"subject_id": mine.index.astype("int64"), "source_id": people.loc[mine["subject_id"]].to_numpy()}), schema={"subject_id": "int64", "source_id": "string"})
-    digest = hashlib.sha256((events.fingerprint + mine.to_csv()).encode()).hexdigest()[:16]
+    digest = hashlib.sha256((events.fingerprint + mine.to_csv() + str(lookback or "")).encode()).hexdigest()[:16]
     return Events(table, visits, events.codes, subjects, Report(pd.DataFrame({"file": ["labels"], "rows": [len(mine)], "kept": [len(mine)]}), f"histories in {events.report.source}"), digest)
 
 # %% ../nbs/44_tasks.ipynb #a115e644
@@ -160,14 +176,15 @@ def progression(events, ladder, horizon=None, followed="cohort")->Task:
     asked["event"] = asked["subject_id"].map(event).astype("datetime64[us]")
     return label(name, asked, timeline(events, followed), horizon, [("have had it", asked["event"] <= asked["prediction_time"])], f"From the first {name.partition(' to ')[0]}.")
 
-def readmission(events, days=30.0, classes=("inpatient",), followed="cohort")->Task:
-    "Another stay of one of `classes` within `days` of discharge. Stays that overlap or follow within a day are one."
+def readmission(events, days=30.0, classes=("inpatient",), followed="cohort", start=None)->Task:
+    "Another stay of one of `classes` within `days` of discharge (from `start` on, if given). Stays that overlap or follow within a day are one."
     v = events.visits.filter(_["class"].isin(classes), _.stop.notnull()).select("subject_id", "start", "stop").execute().sort_values(["subject_id", "start", "stop"])
     if not len(v): raise TaskError(f"readmission: no visit of class {', '.join(classes)} with an end; classes here: {', '.join(sorted(map(str, events.visits.select('class').distinct().execute()['class'])))}.")
     reach = v.groupby("subject_id")["stop"].cummax()
     new = (v["subject_id"] != v["subject_id"].shift()) | (v["start"].dt.normalize() > reach.shift().dt.normalize())
     stay = v.assign(stay=new.cumsum()).groupby("stay").agg(subject_id=("subject_id", "first"), start=("start", "min"), stop=("stop", "max"))
-    asked = pd.DataFrame({"subject_id": stay["subject_id"], "prediction_time": stay["stop"], "event": stay["start"].groupby(stay["subject_id"]).shift(-1)}).reset_index(drop=True)
+    asked = pd.DataFrame({"subject_id": stay["subject_id"], "prediction_time": stay["stop"], "event": stay["start"].groupby(stay["subject_id"]).shift(-1)})
+    asked = asked[asked["prediction_time"] >= pd.Timestamp(start or 0)].reset_index(drop=True)
     return label("readmission", asked, timeline(events, followed), days, question=f"Back in hospital within {days:g} days of discharge.")
 
 def mortality(events, at, horizon=365.0, followed="cohort", per_patient=1, seed=0)->Task:
@@ -191,15 +208,18 @@ def high_use(events, at, quantile=0.9, followed="cohort")->Task:
     return Task("high use", task.labels.assign(boolean_value=counts > limit), task.aside, f"More than {limit:g} visits in the next year.")
 
 # %% ../nbs/44_tasks.ipynb #b414708f
-def make_task(events, name, at=None, horizon=365.0, followed="cohort")->Task:
+def make_task(events, name, at=None, horizon=365.0, followed="cohort", lookback=None)->Task:
     """A task by name: "mortality", "high use", "readmission" (its horizon is 30 days), "onset SNOMED//44054006", "onset ^Prediabetes" (a pattern for descriptions), a ladder of `LADDERS`, or a parquet file of MEDS labels.
-    `horizon`: days; 0: survival. `at`: a date; default: as late as the horizon allows, for survival five years before the end of the data."""
+    `horizon`: days; 0: survival. `at`: a date (of readmission: the first discharge); default: as late as the horizon allows, for survival five years before the end of the data."""
+    return _named(events, name, at, horizon, followed).looking_back(lookback)
+
+def _named(events, name, at, horizon, followed):
     if Path(name).suffix == ".parquet" or Path(name).is_dir(): return read_labels(name)
     kind, _gap, what = str(name).partition(" ")
     days = horizon or None
     if kind != "onset": choose(str(name), {**dict.fromkeys(("mortality", "high use", "readmission", "onset CODE"), 1), **LADDERS}, "task")
     if name in LADDERS: return progression(events, name, days, followed)
-    if name == "readmission": return readmission(events, followed=followed)
+    if name == "readmission": return readmission(events, followed=followed, start=at)
     end = timeline(events)["last"].max()
     at = at or (end - pd.Timedelta(days=365 if name == "high use" else days or 5 * 365)).normalize()
     if name == "mortality": return mortality(events, at, days, followed)

@@ -38,13 +38,14 @@ def save_tuned(
     vocab,
     name, # of the encoder, as in the registry
     question, # in words, or a dictionary: what was asked, of whom, and how well it is answered
+    lookback=None, # days of history that it was asked with
     extra=None, # more for config.json: the `data` of the run, for instance
     card="",
 )->Path:
     "Write a tuned encoder with its head. The labels it learnt from stay behind."
     encoder, asked = model.network_
     cuts = [float(c) for c in asked.cuts[:-1]] if isinstance(asked, Hazards) else None
-    save_pretrained(folder, merged(encoder), vocab, name, asked, {"question": {"kind": asked.name, "cuts": cuts, "person": model.covariates_ and vars(model.covariates_), "asked": question}, **(extra or {})}, card)
+    save_pretrained(folder, merged(encoder), vocab, name, asked, {"question": {"kind": asked.name, "cuts": cuts, "person": model.covariates_ and vars(model.covariates_), "lookback": lookback, "asked": question}, **(extra or {})}, card)
     return Path(folder)
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Tuned:
         "subject_id, prediction_time and p: the question put to `events` of any source at `at` (as `tasks.moments` takes it), from what was known strictly before."
         from ehrseq.tasks import moments
         asked = moments(events, at)
-        cohort = tokenize(histories(events, asked), self.config.get("data", {}).get("kinds"), self.vocab)
+        cohort = tokenize(histories(events, asked, self.question["lookback"]), self.config.get("data", {}).get("kinds"), self.vocab)
         found = self.predict(cohort, horizon)
         return asked.iloc[found["subject_id"]].reset_index(drop=True).assign(p=found["p"])
 
