@@ -8,6 +8,8 @@ __all__ = ['PALETTE', 'GREY', 'LIGHT', 'KIND_COLOURS', 'SCORE_NAMES', 'loss_curv
            'few_shot_curves', 'kaplan_meier', 'separations']
 
 # %% ../nbs/51_plots.ipynb #62f1a45a
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -186,14 +188,14 @@ def calibration_curves(curves, title="Calibration")->go.Figure:
     "name → table of `metrics.calibration`: what was predicted against what came true."
     top = 1.05 * max(c[["predicted", "observed"]].to_numpy().max() for c in curves.values())
     fig = go.Figure(go.Scatter(x=[0, top], y=[0, top], mode="lines", line=dict(color=LIGHT, dash="dot"), name="as it says"))
-    for (name, c), colour in zip(curves.items(), PALETTE):
+    for (name, c), colour in zip(curves.items(), cycle(PALETTE)):
         fig.add_scatter(x=c["predicted"], y=c["observed"], mode="lines+markers", name=name, line_color=colour, customdata=c["n"], hovertemplate=name + ": %{x:.2f} predicted, %{y:.2f} came true, n = %{customdata}<extra></extra>")
     return _style(fig, title).update_xaxes(title="predicted probability").update_yaxes(title="share that came true")
 
 def few_shot_curves(curves, title="AUROC by number of labels")->go.Figure:
     "name → table of `downstream.few_shot`: the mean of the draws, a point each draw."
     fig = go.Figure()
-    for (name, t), colour in zip(curves.items(), PALETTE):
+    for (name, t), colour in zip(curves.items(), cycle(PALETTE)):
         mean = t.groupby("labels")["auroc"].mean()
         fig.add_scatter(x=mean.index, y=mean, mode="lines+markers", name=name, line_color=colour, hovertemplate=name + ": %{x} labels, %{y:.3f}<extra></extra>")
         fig.add_scatter(x=t["labels"], y=t["auroc"], mode="markers", showlegend=False, marker=dict(color=colour, size=5, opacity=0.35), hoverinfo="skip")
@@ -202,7 +204,7 @@ def few_shot_curves(curves, title="AUROC by number of labels")->go.Figure:
 def kaplan_meier(groups, title="Survival", axis="years", unit=365.25, least=5)->go.Figure:
     "name → (days, seen): Kaplan and Meier's curve of each group, to where fewer than `least` are still watched; numbers of patients in the legend."
     fig = go.Figure()
-    for (name, (days, seen)), colour in zip(groups.items(), PALETTE):
+    for (name, (days, seen)), colour in zip(groups.items(), cycle(PALETTE)):
         days, seen = np.asarray(days, float), np.asarray(seen, bool)
         when, at = np.unique(days, return_inverse=True)
         events, gone = np.bincount(at, seen), np.bincount(at)
@@ -214,7 +216,7 @@ def kaplan_meier(groups, title="Survival", axis="years", unit=365.25, least=5)->
 def separations(tables, title="Which disease is told apart")->go.Figure:
     "name → table of `phenotypes.separation`, ours first: AUROC of each disease with its interval."
     order, fig = next(iter(tables.values())), go.Figure()
-    for (name, t), colour in zip(tables.items(), PALETTE):
+    for (name, t), colour in zip(tables.items(), cycle(PALETTE)):
         t = t.set_index("disease").loc[order["disease"]]
         fig.add_scatter(x=t["value"], y=[f"{d} ({n})" for d, n in zip(order["disease"], order["patients"])], mode="markers", name=name, marker=dict(size=9, color=colour), hovertemplate="%{y}: %{x:.2f}<extra>" + name + "</extra>",
                         error_x=dict(type="data", symmetric=False, array=t["high"] - t["value"], arrayminus=t["value"] - t["low"], thickness=1, width=0))
