@@ -146,8 +146,7 @@ def person_table(cohort)->np.ndarray:
 def tabular(cohort)->dict:
     "Tables of all rows of `sequences`: `person` (age at the last event in decades, male), `last_visit` and `counts` (log), these two with the person beside: (rows features)."
     s, n = cohort.sequences, cohort.vocab.size
-    owner, size = np.repeat(np.arange(len(s)), np.diff(s.offsets)), np.diff(s.offsets)
-    end = np.maximum(s.offsets[1:] - 1, 0)
+    owner, end = np.repeat(np.arange(len(s)), np.diff(s.offsets)), np.maximum(s.offsets[1:] - 1, 0)
     person, (counts, last) = person_table(cohort), np.zeros((2, len(s), n), np.float32)
     np.add.at(counts, (owner, s.code), 1)
     recent = s.visit == s.visit[end][owner]

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm.std import tqdm
 
 from .baselines import TASK_RIVALS, best_of, count_svd, person_table, regressions, task_rivals
-from .batch import Loader
 from .checkpoint import from_pretrained, read_json, write_json
-from .encoder import MeanPooled, encode, encoder_class
+from .compare import file_name
+from .downstream import row_vectors
+from .encoder import MeanPooled, encoder_class
 from .inspect import patient_vectors
 from .metrics import areas, interval, main_disease, resamples
-from .phenotypes import having, phenotype_scores
+from .phenotypes import disease_matrix, phenotype_scores
 from .tasks import Task
 from .train import seed_everything
 
@@ -63,10 +63,11 @@ class Leaderboard:
         return runs + sorted({(f"{n.partition('/')[0]}, untrained", s) for n, s in runs})
 
     def encoder(self, name, seed):
-        architecture, _, untrained = name.partition(", untrained")
-        run = next(n for n, s in self.contenders() if s == seed and (n == name or (_ and n.startswith(architecture + "/"))))
+        "The encoder of a contender; of an untrained one, the weights that its runs began with."
+        architecture, untrained, _rest = name.partition(", untrained")
+        run = next(n for n, s in self.contenders() if s == seed and (n.startswith(architecture + "/") if untrained else n == name))
         trained = from_pretrained(self.comparison.folder(run, seed))
-        if not _: return trained.encoder
+        if not untrained: return trained.encoder
         seed_everything(seed)
         return encoder_class(trained.config["encoder"])(trained.encoder.config).eval()
 
@@ -79,7 +80,7 @@ class Leaderboard:
             self._keep("phenotypes", name, seed, lambda: self._phenotypes({SVD: None} if name == "rivals" else {"own": self.encoder(name, seed), "mean": MeanPooled(self.encoder(name, seed))}))
         return self
 
-    def _file(self, kind, name, seed): return self.folder / kind / f"{name.replace('/', '-').replace(' < ', '-from-').replace(':', '.').replace(', ', '-')}-{seed}.parquet"
+    def _file(self, kind, name, seed): return self.folder / kind / f"{file_name(name)}-{seed}.parquet"
 
     def _keep(self, kind, name, seed, make):
         file = self._file(kind, name, seed)
@@ -98,14 +99,12 @@ class Leaderboard:
         return pd.DataFrame({"name": name, "task": task, "subject_id": self.owner[label], "y": self.y[task][0][label], "p": np.asarray(p, float)[rows]})
 
     def _ask(self, encoder):
-        every, frames = self.cohort.rows(), []
-        x = {}
+        some, tables = self.cohort.rows(), {}
         for pool, e in (("own", encoder), ("mean", MeanPooled(encoder))):
-            ids, v = encode(e, Loader(self.cohort.sequences, every, encoder.config.max_seq_length, 64, recent=True))
-            at = dict(zip(ids.tolist(), v))
-            x[pool] = self._beside(np.stack([at.get(i, np.zeros(v.shape[1], np.float32)) for i in self.cohort.sequences.subject_id.tolist()]))
-        for task in self.tasks: frames.append(self._answered("ours", task, self._probe(x, task)))
-        return pd.concat(frames, ignore_index=True)
+            tables[pool] = np.zeros((len(self.cohort.sequences), encoder.config.hidden_dim), np.float32)
+            tables[pool][some] = row_vectors(e, self.cohort, some)
+        tables = {pool: self._beside(x) for pool, x in tables.items()}
+        return pd.concat([self._answered("ours", task, self._probe(tables, task)) for task in self.tasks], ignore_index=True)
 
     def _beside(self, vectors): return np.hstack([vectors, person_table(self.cohort)])
 
@@ -127,7 +126,7 @@ class Leaderboard:
     def _phenotypes(self, encoders):
         trained = self.comparison.cohort
         rows = trained.rows("test")
-        have, disease = having(trained, rows), main_disease(trained).reindex(trained.sequences.subject_id[rows]).to_numpy()
+        have, disease = disease_matrix(trained, rows), main_disease(trained).reindex(trained.sequences.subject_id[rows]).to_numpy()
         vectors = {pool: count_svd(trained, 128)[rows] if e is None else np.stack(patient_vectors(e, trained, "test")["vector"]) for pool, e in encoders.items()}
         frames = []
         for pool, v in vectors.items():

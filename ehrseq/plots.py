@@ -203,14 +203,13 @@ def few_shot_curves(curves, title="AUROC by number of labels")->go.Figure:
 
 def kaplan_meier(groups, title="Survival", axis="years", unit=365.25, least=5)->go.Figure:
     "name → (days, seen): Kaplan and Meier's curve of each group, to where fewer than `least` are still watched; numbers of patients in the legend."
+    from scipy.stats import CensoredData, ecdf
     fig = go.Figure()
     for (name, (days, seen)), colour in zip(groups.items(), cycle(PALETTE)):
         days, seen = np.asarray(days, float), np.asarray(seen, bool)
-        when, at = np.unique(days, return_inverse=True)
-        events, gone = np.bincount(at, seen), np.bincount(at)
-        watched = len(days) - np.cumsum(gone) + gone
-        when, events, watched = (x[watched >= least] for x in (when, events, watched))
-        fig.add_scatter(x=np.append(0, when) / unit, y=np.append(1, np.cumprod(1 - events / watched)), mode="lines", line=dict(color=colour, shape="hv"), name=f"{name} ({len(days)})", hovertemplate=f"{name}: %{{y:.2f}} after %{{x:.1f}}<extra></extra>")
+        curve = ecdf(CensoredData(uncensored=days[seen], right=days[~seen])).sf
+        watched = (days >= curve.quantiles[:, None]).sum(1) >= least
+        fig.add_scatter(x=np.append(0, curve.quantiles[watched]) / unit, y=np.append(1, curve.probabilities[watched]), mode="lines", line=dict(color=colour, shape="hv"), name=f"{name} ({len(days)})", hovertemplate=f"{name}: %{{y:.2f}} after %{{x:.1f}}<extra></extra>")
     return _style(fig, title).update_xaxes(title=axis).update_yaxes(title="without the event (Kaplan–Meier)", rangemode="tozero")
 
 def separations(tables, title="Which disease is told apart")->go.Figure:

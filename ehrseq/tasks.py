@@ -70,8 +70,8 @@ class Task:
 def _beware_of_length(task, cohort, limit=0.9):
     s, y = cohort.sequences, task.y[cohort.sequences.subject_id]
     if min(y.sum(), (~y).sum()) < 10: return                                                    # by chance, almost anything tells a few apart
-    rank = pd.Series(np.diff(s.offsets)).rank().to_numpy()
-    area = (rank[y].mean() - (y.sum() + 1) / 2) / (~y).sum()
+    from sklearn.metrics import roc_auc_score
+    area = roc_auc_score(y, np.diff(s.offsets))
     if max(area, 1 - area) > limit:
         warnings.warn(f"{task.name}: the number of codes before the question alone tells the answers apart (AUROC {max(area, 1 - area):.2f}). If the export keeps a fixed number of years up to death or to its end, "
                       "that is the export's doing: give everybody the same look-back (lookback=1825, for five years), and ask no earlier than that after the export begins.", stacklevel=3)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from .checkpoint import from_pretrained, save_pretrained
 from .downstream import Covariates, Outcome, ask
+from .encoder import MeanPooled
 from .sequences import tokenize
 from .survival import Hazards, at_times
-from .tasks import histories
+from .tasks import histories, moments
 
 # %% ../nbs/49_tuned.ipynb #b3e05c38
 def merged(encoder)->nn.Module:
@@ -44,8 +44,9 @@ def save_tuned(
 )->Path:
     "Write a tuned encoder with its head. The labels it learnt from stay behind."
     encoder, asked = model.network_
+    pooled = isinstance(encoder, MeanPooled)
     cuts = [float(c) for c in asked.cuts[:-1]] if isinstance(asked, Hazards) else None
-    save_pretrained(folder, merged(encoder), vocab, name, asked, {"question": {"kind": asked.name, "cuts": cuts, "person": model.covariates_ and vars(model.covariates_), "lookback": lookback, "asked": question}, **(extra or {})}, card)
+    save_pretrained(folder, merged(encoder.encoder if pooled else encoder), vocab, name, asked, {"question": {"kind": asked.name, "cuts": cuts, "mean_pooled": pooled, "person": model.covariates_ and vars(model.covariates_), "lookback": lookback, "asked": question}, **(extra or {})}, card)
     return Path(folder)
 
 @dataclass(frozen=True)
@@ -77,7 +78,6 @@ class Tuned:
 
     def predict_events(self, events, at, horizon=None)->pd.DataFrame:
         "subject_id, prediction_time and p: the question put to `events` of any source at `at` (as `tasks.moments` takes it), from what was known strictly before."
-        from ehrseq.tasks import moments
         asked = moments(events, at)
         cohort = tokenize(histories(events, asked, self.question["lookback"]), self.config.get("data", {}).get("kinds"), self.vocab)
         found = self.predict(cohort, horizon)
@@ -90,4 +90,4 @@ def open_tuned(folder)->Tuned:
     weight, bias = p.objective_state["head.weight"], p.objective_state["head.bias"]
     head = nn.Linear(weight.shape[1], weight.shape[0])
     head.load_state_dict({"weight": weight, "bias": bias})
-    return Tuned(p.encoder, head.eval(), p.vocab, p.config)
+    return Tuned(MeanPooled(p.encoder) if p.config["question"]["mean_pooled"] else p.encoder, head.eval(), p.vocab, p.config)
