@@ -51,7 +51,7 @@ class Covariates:
     def __call__(self, cohort)->torch.Tensor:
         "By subject id: (subjects 2)."
         out = torch.zeros(int(cohort.sequences.subject_id.max()) + 1, 2)
-        out[cohort.sequences.subject_id] = torch.from_numpy((person_table(cohort) - np.float32(self.mean)) / np.float32(self.scale))
+        out[torch.tensor(cohort.sequences.subject_id)] = torch.from_numpy((person_table(cohort) - np.float32(self.mean)) / np.float32(self.scale))
         return out
 
 class Question(Objective):

@@ -273,9 +273,13 @@ def _values(text):
     plain = type("Plain", (yaml.SafeLoader,), {"yaml_implicit_resolvers": {k: [r for r in v if r[0] != "tag:yaml.org,2002:timestamp"] for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}})
     return yaml.load(text, plain)
 
+def _asked(file, given)->dict:
+    "The parameters of a file and those of `-p`, which win; `epochs` there wins over the file's minutes, too."
+    return {k: v for k, v in file.items() if k != "minutes" or "epochs" not in given} | given
+
 def _run(a)->int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    code = run_job(a.name, a.out, (_values(parameter_file(a.f).read_text()) or {} if a.f else {}) | {k: _values(v) for k, v in a.p})
+    code = run_job(a.name, a.out, _asked(_values(parameter_file(a.f).read_text()) or {} if a.f else {}, {k: _values(v) for k, v in a.p}))
     if a.stop_pod and code in (0, 1) and RANK == 0: stop_pod()
     return code
 

@@ -37,6 +37,8 @@ class Machine:
     def of(cls, target, loader):
         "This process as a hardware target wants it, for the windows of a loader."
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        if not torch.distributed.is_initialized(): AcceleratorState._reset_state(reset_partial_state=True)    # accelerate would keep the first precision and device of a process for good
         return cls(Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu"), target.micro_batch(loader), target.compile)
 
     @property

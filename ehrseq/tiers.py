@@ -88,6 +88,9 @@ def target(
 def _detect():
     import torch
     if torch.cuda.is_available():
-        gpu = torch.cuda.get_device_name().lower()
-        return next((n for n in ("h200", "a40") if n in gpu), "rtx3060")
+        return _gpu(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 2**30)
     return "m1" if torch.backends.mps.is_available() else "cpu"
+
+def _gpu(name, gib)->str:
+    "The target that a GPU is, or else the largest whose memory it has."
+    return next((n for n in ("h200", "a40") if n in name.lower().split()), "h200" if gib > 120 else "a40" if gib > 40 else "rtx3060")

@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -69,23 +70,26 @@ def rate(step, steps, warm_up, schedule="linear")->float:
 
 # %% ../nbs/41_train.ipynb #ef73960c
 def calibrate(learner, loader, settings, machine, seconds=5.0, steps=math.inf)->float:
-    "Seconds per step, measured for so many seconds, but not for more than a fiftieth of `steps`; weights and all random states are then put back."
+    """Seconds per step, measured for so many seconds, but not for more than a fiftieth of `steps`; weights and all random states are then put back.
+    A model that is compiled is waited for (two minutes at most): until twenty steps in a row took about the same time."""
     generator, timed, before = torch.Generator().manual_seed(settings.seed), [], copy.deepcopy(learner.state_dict())
     optimiser, training = torch.optim.AdamW(learner.parameters(), settings.learning_rate, fused=True), learner.training
     learner.train()
     try:
         with torch.random.fork_rng():
             begin = start = time.perf_counter()
-            for k, batch in enumerate(loader):
+            for k, batch in enumerate(chain.from_iterable(repeat(loader, 99 if machine.compiled else 1))):
                 machine.backward(learner, *learner.objective.prepare(batch, generator))
                 optimiser.step(); optimiser.zero_grad()
                 now = time.perf_counter()
                 if k >= 2 or len(loader) < 4: timed.append(now - start)
                 start = now
-                if machine.agree(bool(timed) and (now - begin > seconds or len(timed) > steps / 50))[0]: break
+                enough = bool(timed) and (now - begin > seconds or len(timed) > steps / 50)
+                if machine.compiled: enough = now - begin > seconds and len(timed) >= 20 and max(timed[-20:]) < 5 * min(timed) or now - begin > 120
+                if machine.agree(enough)[0]: break
     finally:
         learner.load_state_dict(before); learner.zero_grad(); learner.train(training)
-    return float(np.mean(timed))
+    return float(np.mean(timed[-20:] if machine.compiled else timed))
 
 @dataclass(frozen=True)
 class Plan:
