@@ -1,6 +1,8 @@
 # make demo   install, pre-train on the bundled sample, leave a report
 # make test   install, check that modules match notebooks, run every notebook
 # make lab    install, open JupyterLab
+# make explore  a page to explore a run: RUN=path (default: the demo's), PORT=8866; this machine only
+# make browser  install Chromium, in which `make test` tries the page as a person would
 # make readme write README.md from nbs/index.ipynb
 
 PYTHON ?= python3
@@ -8,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: install demo test lab readme clean
+.PHONY: install demo test lab explore browser readme clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -28,6 +30,16 @@ test: $(STAMP)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab nbs/index.ipynb
+
+RUN ?= _runs/demo
+PORT ?= 8866
+explore: $(STAMP)
+	@echo "http://127.0.0.1:$(PORT)  (a map that is not there yet is computed first)"
+	@EHRSEQ_RUN="$(abspath $(RUN))" JUPYTER_PATH="$(CURDIR)/nbs/apps/jupyter" $(BIN)/voila nbs/apps/explorer.ipynb --template ehrseq --no-browser --port $(PORT) --Voila.ip=127.0.0.1
+
+browser:
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium fonts-liberation >/dev/null) || (echo "no Chromium, and apt-get cannot install it; install Chromium by hand"; exit 1)
+	@chromium --version
 
 readme: $(STAMP)
 	@$(BIN)/python .ci/house.py readme

@@ -49,6 +49,19 @@ class Run:
             self._cohort = open_cohort(folder)
         return self._cohort
 
+    @cached_property
+    def objective(self):
+        "The objective, with its heads as they were trained."
+        from ehrseq.sums import make_objective
+        out = make_objective(self.config["objective"], self.encoder, len(self.vocab)).eval()
+        out.load_state_dict(self.pretrained.objective_state)
+        return out
+
+    def explore(self, other=None, **how):
+        "Linked views, alive in a notebook or a page: see `explorer.Explorer`."
+        from ehrseq.explorer import Explorer
+        return Explorer(self, other, **how)
+
     def embed(self, data="all")->pd.DataFrame:
         "subject_id, split and vector: of a split of the run's own cohort, of another `Cohort`, or of `Events` read with this run's vocabulary."
         if isinstance(data, str):
