@@ -1,4 +1,4 @@
-"""`make test`: modules equal notebooks, README equals the index, every notebook runs. `make readme` writes the README."""
+"""`make test`: modules equal notebooks, README equals the index, every notebook runs, the explorer's page answers. `make readme` writes the README."""
 import os
 import re
 import subprocess
@@ -43,7 +43,7 @@ def notebooks():
     "Every chapter, tutorial and job, slowest first so that the two workers end together."
     found = [p for p in (ROOT / "nbs").rglob("*.ipynb") if not any(s.startswith(("_", ".")) for s in p.relative_to(ROOT).parts)]
     found = [p for p in found if not any((d / ".notest").exists() for d in p.parents if d != ROOT.parent)]
-    slow = ("41_train", "45_downstream", "48_survival", "53_scores", "55_report", "60_jobs", "62_compare", "70_api", "01_first_patient", "02_transformer", "03_objectives", "02_synthea", "pretrain", "compare", "embed")
+    slow = ("41_train", "45_downstream", "48_survival", "53_scores", "55_report", "60_jobs", "62_compare", "70_api", "52_widgets", "56_explorer", "01_first_patient", "02_transformer", "03_objectives", "02_synthea", "pretrain", "compare", "embed")
     return sorted(found, key=lambda p: (p.stem not in slow, p.name))
 
 
@@ -62,9 +62,10 @@ def main():
     paths = notebooks()
     with ThreadPoolExecutor(2) as pool: results = list(pool.map(run, paths))
     ran, expected = len(results), len(subprocess.run(["git", "ls-files", "nbs/*.ipynb", "nbs/**/*.ipynb"], cwd=ROOT, capture_output=True, text=True).stdout.split())
+    page = subprocess.run([sys.executable, ROOT / ".ci" / "browser.py"], env=ENVIRONMENT, stderr=subprocess.DEVNULL).returncode == 0
     print(f"{ran} notebooks ran ({expected} in the repository, benchmarks included)")
-    passed = sum(ok for ok, _ in results) + (not changed)
-    failed = ran + 1 - passed + (ran == 0)
+    passed = sum(ok for ok, _ in results) + (not changed) + page
+    failed = ran + 2 - passed + (ran == 0)
     print(f"{passed} passed, {failed} failed, {sum(n for _, n in results)} skipped")
     return failed > 0
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from . import inspect, plots
 from .checkpoint import read_json, write_atomic
-from .widgets import AttentionView, Desk, GroupView, MapView, NeighboursView, PatientView, View, WhatIfView, _button, _on, _show, _table
+from .widgets import AttentionView, Desk, GroupView, MapView, NeighboursView, PatientView, View, WhatIfView, Plot, _button, _on, _table
 
 # %% ../nbs/56_explorer.ipynb #0207eb69
 class OtherMapView(MapView):
@@ -33,8 +33,7 @@ class Training:
     def __init__(self, folder, every=2.0):
         import ipywidgets as W
         import plotly.graph_objects as go
-        self.folder, self.every, self.note = Path(folder), every, W.HTML()
-        self.fig = go.FigureWidget(plots.loss_curve(log) if len(log := self._log()) else plots._style(go.Figure(), "Training"))
+        self.folder, self.every, self.note, self.fig = Path(folder), every, W.HTML(), Plot(plots._style(go.Figure(), "Training"))
         self.box = W.VBox([self.note, self.fig])
         if self.draw() == "running": threading.Thread(target=self._watch, daemon=True).start()
 
@@ -55,7 +54,7 @@ class Training:
         status = read_json(self.folder / "manifest.json")["status"] if (self.folder / "manifest.json").exists() else "not begun"
         log = self._log()
         self.note.value = f"<p>{html.escape(str(self.folder))}: {status}{'' if len(log) else '; nothing logged yet'}</p>"
-        if len(log): _show(self.fig, plots.loss_curve(log))
+        if len(log): self.fig.show(plots.loss_curve(log))
         return status
 
 # %% ../nbs/56_explorer.ipynb #d4980141
@@ -66,7 +65,7 @@ class TrainingView(View):
 
 # %% ../nbs/56_explorer.ipynb #b4e4c800
 CSS = """<style>.ehrseq table{border-collapse:collapse;font-size:13px} .ehrseq td,.ehrseq th{border-bottom:1px solid #8886;padding:3px 8px;text-align:left;vertical-align:top;white-space:normal;max-width:22em}
-.ehrseq .alert{border-left:4px solid #D55E00;padding:6px 10px;margin:4px 0} .ehrseq .legend span{display:inline-block;margin-right:12px;font-size:12px} .ehrseq .legend i{display:inline-block;width:10px;height:10px;border-radius:5px;margin-right:4px}
+.ehrseq .alert{border-left:4px solid #D55E00;padding:6px 10px;margin:4px 0} .ehrseq .legend span{display:inline-block;margin-right:12px;font-size:12px} .ehrseq .legend i{display:inline-block;width:10px;height:10px;border-radius:5px;margin-right:4px;outline:1px solid #8888}
 .ehrseq-dark,.ehrseq-dark .widget-html-content,.ehrseq-dark .widget-label,.ehrseq-dark .lm-TabBar-tab,.ehrseq-dark .widget-tab-contents{background:#111!important;color:#eee!important} .ehrseq :focus-visible{outline:2px solid #0072B2;outline-offset:1px}</style>"""
 
 class Explorer:
@@ -100,10 +99,10 @@ class Explorer:
         finally: self.busy, self.seconds = False, time.perf_counter() - start
 
     def opened(self, name):
-        "The view in that tab; made when it is first wanted, because each figure brings five megabytes of Plotly to the page."
+        "The view in that tab; made when it is first wanted."
         if name not in self.tab:
             self.tab[name] = view = self.kinds[name](self.desk, self.act)
-            for f in view.figures: f.layout.template = self.template
+            for f in view.figures: f.themed(self.template)
             view.colour = self.colour.value
             self.tabs.children[list(self.kinds).index(name)].children = (view.box,)
         return self.tab[name]
@@ -152,13 +151,13 @@ class Explorer:
 
     def _themed(self, dark):
         self.template = "plotly_dark" if dark else "plotly_white"
-        for f in self.figures: f.layout.template = self.template
+        for f in self.figures: f.themed(self.template)
         (self.view.add_class if dark else self.view.remove_class)("ehrseq-dark")
 
     def _saved(self): self.saved.value = f"<span>saved: {html.escape(str(self.export(self.desk.run.folder / 'explorer.html').resolve()))}</span>"
 
     def export(self, path)->Path:
         "The figures as they are now, as one HTML file that needs no network."
-        parts = [f.to_html(full_html=False, include_plotlyjs=i == 0) for i, f in enumerate(self.figures)]
+        parts = [f.fig.to_html(full_html=False, include_plotlyjs=i == 0) for i, f in enumerate(self.figures)]
         write_atomic(path, f"<!doctype html><html lang=en><meta charset=utf-8><title>ehrseq explorer</title><body style='font-family:Helvetica,Arial,sans-serif'><p>{html.escape(self.desk.said())}</p>{''.join(parts)}{_table(self.desk.neighbours())}</body></html>")
         return Path(path)

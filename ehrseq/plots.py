@@ -113,17 +113,13 @@ def timeline(
     level = frame.groupby(["kind", "visit"]).cumcount()
     deepest = max(1, level.max() + 1)
     told = frame["weight"].nunique() > 1   # equal weights say nothing: small dots, no names
-    fig = go.Figure()
-    for i, kind in enumerate(kinds):
-        here = frame["kind"] == kind
-        part = frame[here]
-        size = 7 + 25 * np.sqrt(part["weight"] / frame["weight"].max()) if told else 11
-        fig.add_scatter(x=part["day"] / 365.25, y=-i + 0.8 * level[here] / deepest, mode="markers", name=kind, customdata=part[["name", "age", "visit", "weight", "position"]].to_numpy(),
-                        marker=dict(color=KIND_COLOURS[kind], size=size, opacity=0.75, line=dict(width=0.5, color="white")),
-                        hovertemplate="%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>" + weight + " %{customdata[3]:.3f}<extra></extra>")
+    size = 7 + 25 * np.sqrt(frame["weight"] / frame["weight"].max()) if told else np.full(len(frame), 11.0)
+    fig = go.Figure(go.Scatter(x=(frame["day"] / 365.25).to_numpy(), y=(0.8 * level / deepest - frame["kind"].map(kinds.index)).to_numpy(), mode="markers", customdata=frame[["name", "age", "visit", "weight", "position"]].to_numpy(),
+                               marker=dict(color=frame["kind"].map(KIND_COLOURS).to_numpy(), size=np.asarray(size), opacity=0.75, line=dict(width=0.5, color="white")),
+                               hovertemplate="%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>" + weight + " %{customdata[3]:.3f}<extra></extra>"))
     top = frame.sort_values("weight", ascending=False).drop_duplicates("visit").drop_duplicates("name").head(3 * told)
-    for n, (index, r) in enumerate(top.iterrows()):
-        fig.add_annotation(x=r["day"] / 365.25, y=-kinds.index(r["kind"]) + 0.8 * level[index] / deepest, text=r["name"][:46], showarrow=True, arrowcolor=GREY, ax=(-60, 0, 60)[n], ay=-30 - 18 * n, font_size=11)
+    fig.add_scatter(x=fig.data[0].x[top.index], y=fig.data[0].y[top.index] + 0.22 * np.arange(1, 1 + len(top)), mode="text", text=top["name"].str[:46], textfont_size=11, hoverinfo="skip",
+                    textposition=["middle left" if x > fig.data[0].x.mean() else "middle right" for x in fig.data[0].x[top.index]])   # away from the edge, and a height each
     fig.update_yaxes(tickvals=[-i for i in range(len(kinds))], ticktext=kinds, showgrid=False, zeroline=False)
     fig.update_xaxes(title="years since the first visit of the window")
     return _style(fig, title, height=200 + 90 * len(kinds)).update_layout(showlegend=False, margin_l=100)
@@ -270,11 +266,12 @@ def token_strip(
     "A row a way of asking, a column a code; each row in shares of its largest."
     ways = [c for c in table if c not in ("name", "visit")]
     share = table[ways] / table[ways].abs().max().replace(0, 1)
-    fig = go.Figure(go.Heatmap(z=share.to_numpy().T, y=ways, x=[f"{i + 1}" for i in range(len(table))], colorscale="Cividis", zmin=0, zmax=1, colorbar=dict(title="share of<br>largest", thickness=12),
-                               customdata=np.broadcast_to(table[["name", "visit"]].to_numpy()[None], (len(ways), len(table), 2)), hovertemplate="%{customdata[0]} (visit %{customdata[1]})<br>%{y}: %{z:.2f}<extra></extra>"))
-    for edge in np.flatnonzero(np.diff(table["visit"])): fig.add_vline(x=edge + 0.5, line=dict(color="white", width=2))
-    fig.update_xaxes(title="codes, oldest first; white lines part visits", showticklabels=False).update_yaxes(autorange="reversed")
-    return _style(fig, title, height=110 + 38 * len(ways)).update_layout(margin_l=150)
+    fig = go.Figure(go.Heatmap(z=share.to_numpy().T, y=list(range(len(ways))), x=list(range(len(table))), colorscale="Cividis", zmin=0, zmax=1, colorbar=dict(title="share of<br>largest", thickness=12),
+                               customdata=np.broadcast_to(table[["name", "visit"]].to_numpy()[None], (len(ways), len(table), 2)), text=np.repeat(np.array(ways)[:, None], len(table), 1), hovertemplate="%{customdata[0]} (visit %{customdata[1]})<br>%{text}: %{z:.2f}<extra></extra>"))
+    edges = np.flatnonzero(np.diff(table["visit"])) + 0.5
+    fig.add_scatter(x=np.repeat(edges, 3), y=np.tile([-0.5, len(ways) - 0.5, np.nan], len(edges)), mode="lines", line=dict(color="white", width=2), hoverinfo="skip")
+    fig.update_xaxes(title="codes, oldest first; white lines part visits", showticklabels=False, range=[-0.5, len(table) - 0.5], showgrid=False).update_yaxes(range=[len(ways) - 0.5, -0.5], tickvals=list(range(len(ways))), ticktext=ways, showgrid=False)
+    return _style(fig, title, height=110 + 38 * len(ways), showlegend=False).update_layout(margin_l=150)
 
 def contrast(
     table, # of `phenotypes.characterise`, of one cluster: name, inside, outside, q
@@ -284,7 +281,7 @@ def contrast(
     "Codes by the share of the group that ever had them (filled) and the share of the rest (open), the surest first."
     t = table.head(most)
     fig = go.Figure()
-    for r in t.itertuples(): fig.add_scatter(x=[r.outside, r.inside], y=[r.name[:48]] * 2, mode="lines", line=dict(color=LIGHT, width=3), hoverinfo="skip", showlegend=False)
+    fig.add_scatter(x=t[["outside", "inside"]].assign(gap=None).to_numpy().ravel(), y=np.repeat(t["name"].str[:48], 3), mode="lines", line=dict(color=LIGHT, width=3), hoverinfo="skip", showlegend=False)
     for side, name, symbol in (("outside", "the rest", "circle-open"), ("inside", "the group", "circle")):
         fig.add_scatter(x=t[side], y=t["name"].str[:48], mode="markers", name=name, marker=dict(size=11, symbol=symbol, color=PALETTE[0] if side == "inside" else GREY, line=dict(width=2)), customdata=t[["q"]].to_numpy(), hovertemplate="%{y}<br>" + name + " %{x:.0%}, q %{customdata[0]:.2g}<extra></extra>")
     fig.update_yaxes(autorange="reversed").update_xaxes(title="share of patients that ever had the code", tickformat=".0%", range=[-0.03, 1.03])

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['Desk', 'View', 'MapView', 'PatientView', 'NeighboursView', 'WhatIfView', 'AttentionView', 'GroupView']
 
-# %% ../nbs/52_widgets.ipynb #5d15b647
+# %% ../nbs/52_widgets.ipynb #eb96bc5d
 import base64
 import html
 from functools import cached_property
 
+import ipywidgets
 import numpy as np
 import pandas as pd
 import torch
@@ -17,6 +18,7 @@ import torch
 from . import inspect, plots
 from .attribution import Story, attribution, ways_of
 from .batch import collate, recent_windows
+from .page import Plot
 from .phenotypes import characterise, lifetimes
 from .vocab import FIRST_CODE
 
@@ -148,18 +150,8 @@ class Desk:
         if self.edited: text += f" Edited ({len(self.story)} codes): the vector has moved by {self.moved:.1%} of its length" + (f"; places on this map are right to {self.map.error:.0%} of its spread." if self.map.error else ".")
         return text + (f" Group: {len(self.group):,} of {len(self.ids):,} patients." if self.group else "")
 
-# %% ../nbs/52_widgets.ipynb #165a6a9b
+# %% ../nbs/52_widgets.ipynb #38f4d590
 def _table(frame, digits=3): return frame.to_html(index=False, border=0, float_format=lambda v: f"{v:.{digits}f}", escape=True)
-
-def _show(widget, fig):
-    "Bring a figure widget to a finished figure; its theme stays."
-    with widget.batch_update():
-        template = widget.layout.template
-        if [t.type for t in widget.data] == [t.type for t in fig.data]:
-            for old, new in zip(widget.data, fig.data): old.update(new.to_plotly_json(), overwrite=True)
-        else: widget.data = (); widget.add_traces(fig.data)
-        widget.layout = fig.layout
-        widget.layout.template = template
 
 def _button(W, text, tip, press):
     b = W.Button(description=text, tooltip=tip, layout=W.Layout(width="auto"))
@@ -172,14 +164,13 @@ class View:
     "`box`, and `draw()`; `act(change)` does something to the desk and draws everything anew."
     figures, colour = (), "disease"
     def __init__(self, desk, act):
-        import ipywidgets
         self.desk, self.act, self.W = desk, act, ipywidgets
         self.make()
 
     def widget(self, fig):
-        import plotly.graph_objects as go
-        w = go.FigureWidget(fig)
-        self.figures = (*self.figures, w); return w
+        w = Plot(fig)
+        self.figures = (*self.figures, w)
+        return w
 
 # %% ../nbs/52_widgets.ipynb #0808b279
 class MapView(View):
@@ -189,10 +180,8 @@ class MapView(View):
         W, self.drawn = self.W, None
         self.fig, self.legend = self.widget(self._figure()), W.HTML()
         self.box = W.VBox([self.fig, self.legend])
-        points = self.fig.data[0]
-        points.on_click(lambda trace, at, state: at.point_inds and self.act(lambda: self.desk.select(self.desk.ids[at.point_inds[0]])))
-        points.on_selection(lambda trace, at, how: self.act(lambda: self.desk.choose(self.desk.ids[list(at.point_inds)])))
-        points.on_deselect(lambda trace, at: self.act(lambda: self.desk.choose(None)))
+        self.fig.on_click(lambda trace, i: trace == 0 and self.act(lambda: self.desk.select(self.desk.ids[i])))
+        self.fig.on_select(lambda points: self.act(lambda: self.desk.choose(None if points is None else self.desk.ids[points])))
 
     def _frame(self): return self.desk.frame if not self.other else self.desk.frame.assign(**self.desk.elsewhere)
     def _figure(self):
@@ -203,14 +192,7 @@ class MapView(View):
 
     def draw(self):
         same = self.drawn == (self.colour, self.desk.map.method)
-        new = self._figure()
-        points, now = self.fig.data[0], new.data[0]
-        with self.fig.batch_update():
-            for old, later in list(zip(self.fig.data, new.data))[same:]: old.update(x=later.x, y=later.y)
-            if now.type == "scattergl":
-                points.selectedpoints = now.selectedpoints
-                if not same: points.update(marker={k: now.marker[k] for k in ("color", "colorscale", "colorbar")} | {"showscale": bool(now.marker.showscale)}, customdata=now.customdata, hovertemplate=now.hovertemplate)
-            self.fig.data[3].marker.size = new.data[3].marker.size
+        self.fig.patch(self._figure(), range(4)) if same else self.fig.show(self._figure())
         legend = plots.colours_of(self.desk.frame[self.colour])[1] or {}
         self.legend.value = "<div class=legend>" + "".join(f"<span><i style='background:{c}'></i>{html.escape(name)} ({n:,})</span>" for name, (c, n) in legend.items()) + "</div>"
 
@@ -223,18 +205,13 @@ class PatientView(View):
         self.pointed = lambda place: None
         self.fig = self.widget(self._figure())
         self.box = W.VBox([self.way, self.fig])
-        self._wire()
+        self.fig.on_click(lambda trace, i: trace == 0 and self.pointed(i))
+
     def _figure(self):
         way = None if self.way.value == "equal" else self.way.value
         return plots.timeline(self.desk.history(way), f"Patient {self.desk.chosen}" + (", edited" if self.desk.edited else ""), way or "weight").update_layout(height=430)
 
-    def _wire(self):
-        for t in self.fig.data: t.on_click(lambda trace, at, state: at.point_inds and self.pointed(int((self.desk.window.visits[0, :trace.customdata[at.point_inds[0]][4]] > 0).sum())))
-
-    def draw(self):
-        with self.fig.batch_update(): self.fig.data = ()
-        _show(self.fig, self._figure())
-        self._wire()
+    def draw(self): self.fig.show(self._figure())
 
 class NeighboursView(View):
     "Who is nearest, and what they share; choose one to go there."
@@ -309,15 +286,15 @@ class AttentionView(View):
         self.sane.value = "<p>Rank correlation with the same encoder on random weights. Near 1: the picture says nothing of what was learnt.</p>" + _table(s.rename("correlation").rename_axis("way").reset_index(), 2)
 
     def draw(self):
-        _show(self.strip, plots.token_strip(self.desk.tokens()))
-        if self.grid is not None: _show(self.grid, self._grid(self.desk.attention()))
+        self.strip.show(plots.token_strip(self.desk.tokens()))
+        if self.grid is not None: self.grid.show(self._grid(self.desk.attention()))
 
 class GroupView(View):
     "What tells the lassoed from the rest, in codes and lifetimes; the table can be taken away."
     def make(self):
         W = self.W
         self.text = W.HTML("<p>Draw a lasso on the map, or find a code.</p>")
-        self.codes, self.lives = self.widget(plots.contrast(pd.DataFrame({"name": ["–"], "inside": [0.0], "outside": [0.0], "q": [1.0]}))), self.widget(plots.kaplan_meier({"–": (np.arange(9.0), np.zeros(9, bool))}, "Lifetimes", unit=1))
+        self.codes, self.lives = self.widget(plots.contrast(pd.DataFrame({"name": ["–"], "inside": [0.0], "outside": [0.0], "q": [1.0]}))), self.widget(plots.kaplan_meier({k: (np.arange(9.0), np.zeros(9, bool)) for k in ("the group", "the rest")}, "Lifetimes", unit=1))
         self.box = W.VBox([self.text, self.codes, self.lives])
 
     def draw(self):
@@ -326,4 +303,4 @@ class GroupView(View):
         t, f = d.contrast(), d.frame.iloc[d.group]
         data = base64.b64encode(t.to_csv(index=False).encode()).decode()
         self.text.value = f"<p>{len(f):,} of {len(d.ids):,} patients; age {f['age'].median():.0f} ({f['age'].quantile(0.25):.0f}–{f['age'].quantile(0.75):.0f}), {(f['sex'] == 'M').mean():.0%} men, {(f['died'] == 'yes').mean():.0%} died. <a download=group.csv href='data:text/csv;base64,{data}'>all {len(t):,} codes as CSV</a></p>"
-        _show(self.codes, plots.contrast(t)); _show(self.lives, plots.kaplan_meier(d.lifetimes(), "Lifetimes", unit=1))
+        self.codes.show(plots.contrast(t)); self.lives.show(plots.kaplan_meier(d.lifetimes(), "Lifetimes", unit=1))
