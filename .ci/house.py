@@ -21,7 +21,7 @@ def readme():
     notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", 4)
     notebook.cells = [c for c in notebook.cells if not c.source.startswith("#| hide")]
     text = MarkdownExporter().from_notebook_node(notebook)[0].strip() + "\n"
-    return re.sub(r"\]\((?!http|#)([^)]+\.(?:ipynb|md))\)", r"](nbs/\1)", text)
+    return re.sub(r"\]\((?!http|#)([^)]+\.(?:ipynb|md|png))\)", r"](nbs/\1)", text)
 
 
 def snapshot():

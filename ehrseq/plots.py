@@ -118,8 +118,9 @@ def timeline(
                                marker=dict(color=frame["kind"].map(KIND_COLOURS).to_numpy(), size=np.asarray(size), opacity=0.75, line=dict(width=0.5, color="white")),
                                hovertemplate="%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>" + weight + " %{customdata[3]:.3f}<extra></extra>"))
     top = frame.sort_values("weight", ascending=False).drop_duplicates("visit").drop_duplicates("name").head(3 * told)
-    fig.add_scatter(x=fig.data[0].x[top.index], y=fig.data[0].y[top.index] + 0.22 * np.arange(1, 1 + len(top)), mode="text", text=top["name"].str[:46], textfont_size=11, hoverinfo="skip",
-                    textposition=["middle left" if x > fig.data[0].x.mean() else "middle right" for x in fig.data[0].x[top.index]])   # away from the edge, and a height each
+    x, y = fig.data[0].x[top.index], fig.data[0].y[top.index]
+    fig.add_scatter(x=np.repeat(x, 3), y=np.stack([y, y + 0.2 * np.arange(1, 1 + len(top)), np.full(len(top), np.nan)], 1).ravel(), mode="lines+text", line=dict(color=GREY, width=1), hoverinfo="skip",   # a height each
+                    text=np.stack([np.full(len(top), ""), top["name"].str[:46], np.full(len(top), "")], 1).ravel(), textfont_size=11, textposition=np.repeat(np.where(x > fig.data[0].x.mean(), "middle left", "middle right"), 3))
     fig.update_yaxes(tickvals=[-i for i in range(len(kinds))], ticktext=kinds, showgrid=False, zeroline=False)
     fig.update_xaxes(title="years since the first visit of the window")
     return _style(fig, title, height=200 + 90 * len(kinds)).update_layout(showlegend=False, margin_l=100)
