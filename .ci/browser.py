@@ -1,5 +1,6 @@
 """The explorer, tried as a person would: a real Chromium, a real mouse, a run of seconds. Screenshots go to `_runs/browser`."""
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -21,11 +22,10 @@ def free_port():
 
 
 @contextlib.contextmanager
-def served(run):
-    "The address of the explorer's page for a run folder."
+def serving(*command, **env):
+    "Start a server that listens on a free port of this machine, which is put for PORT; its address."
     port = free_port()
-    env = os.environ | {"EHRSEQ_RUN": str(run), "EHRSEQ_MAP": "pca", "JUPYTER_PATH": str(ROOT / "nbs/apps/jupyter"), "OMP_NUM_THREADS": "1"}
-    p = subprocess.Popen([BIN / "voila", ROOT / "nbs/apps/explorer.ipynb", "--template", "ehrseq", "--no-browser", "--port", str(port), "--Voila.ip=127.0.0.1"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    p = subprocess.Popen([str(c).replace("PORT", str(port)) for c in command], env=os.environ | {"OMP_NUM_THREADS": "1"} | env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(240):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1): break
@@ -36,10 +36,24 @@ def served(run):
         p.wait(20)
 
 
+def served(run):
+    "The explorer's page for a run folder."
+    return serving(BIN / "voila", ROOT / "nbs/apps/explorer.ipynb", "--template", "ehrseq", "--no-browser", "--port", "PORT", "--Voila.ip=127.0.0.1",
+                   EHRSEQ_RUN=str(run), EHRSEQ_MAP=os.getenv("EHRSEQ_MAP", "pca"), JUPYTER_PATH=str(ROOT / "nbs/apps/jupyter"))
+
+
+def laboratory(run):
+    "JupyterLab on a notebook of one cell that explores a run."
+    import nbformat.v4 as nb
+    folder = Path(tempfile.mkdtemp())
+    (folder / "explore.ipynb").write_text(json.dumps(nb.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}, cells=[nb.new_code_cell(f"import ehrseq\nehrseq.from_pretrained({str(run)!r}).explore(method='pca')")])))
+    return serving(BIN / "jupyter", "lab", "--no-browser", "--allow-root", "--port=PORT", "--ip=127.0.0.1", "--ServerApp.token=", "--ServerApp.password=", f"--notebook-dir={folder}")
+
+
 class Visitor:
     "A page, with what it asked for and what went wrong on it."
-    def __init__(self, browser, address):
-        self.page, self.asked, self.wrong, self.address = browser.new_page(viewport={"width": 1400, "height": 1100}), [], [], address
+    def __init__(self, browser, address, home=None):
+        self.page, self.asked, self.wrong, self.address = browser.new_page(viewport={"width": 1400, "height": 1100}), [], [], home or address
         self.page.on("request", lambda r: self.asked.append(r.url))
         self.page.on("console", lambda m: self.wrong.append(m.text) if m.type == "error" else None)
         self.page.on("pageerror", lambda e: self.wrong.append(str(e)))
@@ -48,7 +62,7 @@ class Visitor:
 
     @property
     def outside(self): return [u for u in self.asked if not u.startswith((self.address, self.address.replace("http", "ws"), "data:", "blob:"))]
-    def said(self): return self.page.locator("[aria-live=polite]").inner_text()
+    def said(self): return self.page.locator(".ehrseq [aria-live=polite]").inner_text()
     def until(self, what, seconds=30):
         "Wait until `what()` is true; the seconds it took."
         start = time.perf_counter()
@@ -139,6 +153,22 @@ def visits(browser, address):
     yield "nothing went wrong on the console", 0
 
 
+def lab_visit(browser, address):
+    "The same explorer in a notebook, run by keyboard."
+    v = Visitor(browser, address + "lab/tree/explore.ipynb", address)
+    v.page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
+    time.sleep(3)
+    v.page.keyboard.press("Shift+Enter")
+    v.page.wait_for_selector(".js-plotly-plot .gtitle")
+    v.until(lambda: v.page.locator(".js-plotly-plot .gtitle").count() >= 2)
+    said, title = v.said(), v.title(1)
+    v.page.locator(".widget-select select[size]").first.select_option(index=2)
+    yield "in JupyterLab: a neighbour chosen, sentence and timeline follow", v.until(lambda: v.said() != said and v.title(1) != title)
+    v.shoot("lab")
+    assert not v.outside and not v.wrong, f"asked of others: {v.outside[:3]}; on the console: {v.wrong[:3]}"
+    yield "… nothing asked of another machine, nothing wrong on the console", 0
+
+
 def main():
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -150,10 +180,12 @@ def main():
     with sync_playwright() as p, contextlib.ExitStack() as stack:
         browser = p.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         try:
-            with served(a_run()) as address:
-                for step, seen in visits(browser, address):
-                    passed += 1
-                    print(f"ok   {step}  {seen:.2f}" if isinstance(seen, float) else f"ok   {step}", flush=True)
+            run = a_run()
+            for place, visit in ((served, visits), (laboratory, lab_visit)):
+                with place(run) as address:
+                    for step, seen in visit(browser, address):
+                        passed += 1
+                        print(f"ok   {step}  {seen:.2f}" if isinstance(seen, float) else f"ok   {step}", flush=True)
             with served(tempfile.mkdtemp()) as address:
                 v = Visitor(browser, address)
                 v.page.wait_for_selector("[role=alert]")
