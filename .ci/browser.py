@@ -177,7 +177,7 @@ def main():
     from playwright.sync_api import sync_playwright
     SHOTS.mkdir(parents=True, exist_ok=True)
     passed, failed, step = 0, 0, "the browser starts"
-    with sync_playwright() as p, contextlib.ExitStack() as stack:
+    with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         try:
             run = a_run()

@@ -6,7 +6,6 @@
 __all__ = ['WAYS', 'rollout', 'occlusion', 'integrated_gradients', 'randomised', 'ways_of', 'attribution', 'sanity', 'Story']
 
 # %% ../nbs/36_attribution.ipynb #e18d0bdf
-import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,7 +45,7 @@ def integrated_gradients(encoder, window, score=None, steps=32)->np.ndarray:
         start = torch.nn.functional.embedding(blank.codes, table.weight).to(out.dtype)        # 1 t d
         path.append((start + share * (out[:1] - start)).detach().requires_grad_())           # steps t d
         return path[-1]
-    hook, was = table.register_forward_hook(along), [p.requires_grad for p in encoder.parameters()]
+    hook = table.register_forward_hook(along)
     try:
         with torch.enable_grad(): total = score(encoder(window[[0] * steps]).patient).sum()
         gradient, = torch.autograd.grad(total, path[0])
