@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROMISES', 'example_sequences', 'example_batch', 'shapes', 'padding', 'one_code', 'gradients', 'objectives',
-           'dropout', 'saved', 'resumed', 'code_order', 'visit_order', 'taps', 'check']
+           'dropout', 'saved', 'Stopping', 'resumed', 'code_order', 'visit_order', 'taps', 'check']
 
 # %% ../nbs/47_contract.ipynb #124703e4
 import copy
@@ -87,7 +87,7 @@ def saved(encoder, batch):
         save_pretrained(folder, encoder, vocab, name)
         return torch.equal(from_pretrained(folder).encoder(batch).tokens, encoder(batch).tokens)
 
-class _Stopping(Loader):
+class Stopping(Loader):
     "A loader at whose batch `stop` of epoch 1 someone presses Ctrl-C."
     stop = None
     def since(self, position):
@@ -101,7 +101,7 @@ def resumed(encoder, batch):
         seed_everything(0)
         for stop in (*stops, None):
             e, o = copy.deepcopy(first)
-            loader, valid = _Stopping(s, np.arange(6), 20, 2), Loader(s, np.arange(3), 20, 2, recent=True)
+            loader, valid = Stopping(s, np.arange(6), 20, 2), Loader(s, np.arange(3), 20, 2, recent=True)
             loader.stop = stop
             try: train(e, o, loader, valid, Settings(epochs=3, evaluations=4), "cpu", None, False, folder and Checkpoints(folder))
             except KeyboardInterrupt: continue

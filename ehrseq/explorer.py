@@ -7,33 +7,35 @@ __all__ = ['CSS', 'OtherMapView', 'Training', 'TrainingView', 'Explorer']
 
 # %% ../nbs/56_explorer.ipynb #f31ab29a
 import html
+import io
 import threading
 import time
 import traceback
 from pathlib import Path
 
+import ipywidgets as W
 import pandas as pd
+import plotly.graph_objects as go
 
 from . import inspect, plots
 from .checkpoint import read_json, write_atomic
-from .widgets import AttentionView, Desk, GroupView, MapView, NeighboursView, PatientView, View, WhatIfView, Plot, _button, _on, _table
+from .page import Plot
+from .widgets import AttentionView, Desk, GroupView, MapView, NeighboursView, PatientView, View, WhatIfView, as_html, button, on_change
 
 # %% ../nbs/56_explorer.ipynb #0207eb69
 class OtherMapView(MapView):
     "The same patients by the desk's second run."
-    other = True
+    def shown(self): return self.desk.other, self.desk.frame.assign(**self.desk.elsewhere), None
     def make(self):
         super().make()
         a = self.desk.agreement()
-        self.box = self.W.VBox([self.W.HTML(f"<p>Of a patient's ten nearest by the one run, {a.mean():.0%} are among its ten nearest by the other (by chance {10 / max(1, len(a) - 1):.1%}). What is chosen on one map is chosen on both.</p>"), self.box])
+        self.box = W.VBox([W.HTML(f"<p>Of a patient's ten nearest by the one run, {a.mean():.0%} are among its ten nearest by the other (by chance {10 / max(1, len(a) - 1):.1%}). What is chosen on one map is chosen on both.</p>"), self.box])
 
 # %% ../nbs/56_explorer.ipynb #6a00864f
 class Training:
     "The curves of a run, alive while it trains: its `metrics.jsonl` is read every so many seconds until it is over. Display it, in a notebook beside the job."
     def __init__(self, folder, every=2.0):
-        import ipywidgets as W
-        import plotly.graph_objects as go
-        self.folder, self.every, self.note, self.fig = Path(folder), every, W.HTML(), Plot(plots._style(go.Figure(), "Training"))
+        self.folder, self.every, self.note, self.fig = Path(folder), every, W.HTML(), Plot(go.Figure(layout=dict(title_text="Training", height=360)))
         self.box = W.VBox([self.note, self.fig])
         if self.draw() == "running": threading.Thread(target=self._watch, daemon=True).start()
 
@@ -43,7 +45,8 @@ class Training:
 
     def _log(self):
         file = self.folder / "metrics.jsonl"
-        log = pd.read_json(file, lines=True) if file.exists() and file.stat().st_size else pd.DataFrame()
+        whole = file.read_text().rpartition("\n")[0] if file.exists() else ""                  # the last line may be half written
+        log = pd.read_json(io.StringIO(whole), lines=True) if whole else pd.DataFrame()
         return log if any(c.startswith("valid.") for c in log) else pd.DataFrame()
 
     def _watch(self):
@@ -71,8 +74,7 @@ CSS = """<style>.ehrseq table{border-collapse:collapse;font-size:13px} .ehrseq t
 class Explorer:
     "Linked views of a run: map, patient, neighbours, what if, attention, group, a second run (`other`, on the same cohort), training. Display it; `desk` is what it shows, `view` its widget."
     def __init__(self, run, other=None, method="umap", colour="disease"):
-        import ipywidgets as W
-        self.W, self.desk, self.busy, self.seconds, self.seen, self.template = W, Desk(run, method, other), False, 0.0, None, "plotly_white"
+        self.desk, self.busy, self.seconds, self.seen, self.template = Desk(run, method, other), False, 0.0, None, "plotly_white"
         self.notice, self.said, self.saved = W.HTML(), W.HTML(), W.HTML()
         views = {"neighbours": NeighboursView, "what if": WhatIfView, "attention": AttentionView, "group": GroupView, **({"compare": OtherMapView} if other is not None else {})}
         self.map, self.patient = MapView(self.desk, self.act), PatientView(self.desk, self.act)
@@ -116,7 +118,7 @@ class Explorer:
         group = self.desk.group
         if group is not None and group != self.seen: self.show("group")
         self.seen = group
-        self.said.value = f"<p aria-live=polite>{html.escape(self.desk.said())}</p>"
+        self.said.value = f"<p aria-live=polite>{html.escape(self.desk.describe())}</p>"
         for view in (self.map, self.patient, self.opened(list(self.kinds)[self.tabs.selected_index or 0])): view.draw()
 
     def _pointed(self, place): self.act(lambda: self.show("what if").point(place))
@@ -127,20 +129,19 @@ class Explorer:
         self.desk.select(one) if many is None else self.desk.choose(many)
 
     def _controls(self, method, colour):
-        W, d, wide = self.W, self.desk, {"style": {"description_width": "initial"}}
-        self.method = _on(W.Dropdown(options=inspect.PROJECTIONS, value=method, description="map", layout=W.Layout(width="140px"), **wide), lambda new: self.act(lambda: d.project(new)))
-        self.colour = _on(W.Dropdown(options=d.columns, value=colour, description="coloured by", layout=W.Layout(width="210px"), **wide), lambda new: self.act(lambda: self._colour(new)))
-        self.search = _on(W.Combobox(options=[*d.names, *map(str, d.ids[:2_000].tolist())], placeholder="a code, a name or a patient's number", description="find", continuous_update=False, layout=W.Layout(width="380px"), **wide), lambda new: self.act(lambda: self._searched(new)))
-        self.everybody = _button(W, "everybody", "let go of the group", lambda: self.act(lambda: d.choose(None)))
-        self.dark = _on(W.ToggleButton(description="dark", tooltip="dark or light", layout=W.Layout(width="80px")), self._themed)
-        self.save = _button(W, "save page", "these figures as one HTML file, beside the run", lambda: self.act(self._saved))
+        d, wide = self.desk, {"style": {"description_width": "initial"}}
+        self.method = on_change(W.Dropdown(options=inspect.PROJECTIONS, value=method, description="map", layout=W.Layout(width="140px"), **wide), lambda new: self.act(lambda: d.project(new)))
+        self.colour = on_change(W.Dropdown(options=d.columns, value=colour, description="coloured by", layout=W.Layout(width="210px"), **wide), lambda new: self.act(lambda: self._colour(new)))
+        self.search = on_change(W.Combobox(options=[*d.names, *map(str, d.ids[:2_000].tolist())], placeholder="a code, a name or a patient's number", description="find", continuous_update=False, layout=W.Layout(width="380px"), **wide), lambda new: self.act(lambda: self._searched(new)))
+        self.everybody = button("everybody", "let go of the group", lambda: self.act(lambda: d.choose(None)))
+        self.dark = on_change(W.ToggleButton(description="dark", tooltip="dark or light", layout=W.Layout(width="80px")), self._themed)
+        self.save = button("save page", "these figures as one HTML file, beside the run", lambda: self.act(self._saved))
         return W.HBox([self.method, self.colour, self.search, self.everybody, self.dark, self.save, self.saved], layout=W.Layout(flex_flow="row wrap"))
 
     def _colour(self, column):
         for v in (self.map, *self.tab.values()): v.colour = column
 
     def _laid_out(self, controls):
-        W = self.W
         half = W.Layout(width="50%", min_width="420px")
         box = W.VBox([W.HTML(CSS), W.HTML(f"<h3>{html.escape(str(self.desk.run))}</h3>"), controls, self.notice, self.said, W.HBox([W.VBox([self.map.box], layout=half), W.VBox([self.patient.box], layout=half)], layout=W.Layout(flex_flow="row wrap")), self.tabs])
         box.add_class("ehrseq")
@@ -159,5 +160,5 @@ class Explorer:
     def export(self, path)->Path:
         "The figures as they are now, as one HTML file that needs no network."
         parts = [f.fig.to_html(full_html=False, include_plotlyjs=i == 0) for i, f in enumerate(self.figures)]
-        write_atomic(path, f"<!doctype html><html lang=en><meta charset=utf-8><title>ehrseq explorer</title><body style='font-family:Helvetica,Arial,sans-serif'><p>{html.escape(self.desk.said())}</p>{''.join(parts)}{_table(self.desk.neighbours())}</body></html>")
+        write_atomic(path, f"<!doctype html><html lang=en><meta charset=utf-8><title>ehrseq explorer</title><body style='font-family:Helvetica,Arial,sans-serif'><p>{html.escape(self.desk.describe())}</p>{''.join(parts)}{as_html(self.desk.neighbours())}</body></html>")
         return Path(path)

@@ -138,6 +138,11 @@ class Leaderboard:
         parts = [("rivals", 0), *self.contenders()]
         return pd.concat([pd.read_parquet(f).assign(of=n, seed=s) for n, s in parts if (f := self._file(kind, n, s)).exists()], ignore_index=True)
 
+    def answers(self)->pd.DataFrame:
+        "name, seed, task, subject_id, y and p: what everybody has answered."
+        t = self._read("tasks")
+        return t.assign(name=t["name"].where(t["of"] == "rivals", t["of"]))[["name", "seed", "task", "subject_id", "y", "p"]]
+
     def phenotypes(self)->pd.DataFrame:
         "name, pool, score: mean over seeds, extremes of the seeds, and the mean of the ends of the intervals over patients."
         t = self._read("phenotypes").assign(name=lambda t: t["of"].replace("rivals", SVD))
@@ -146,9 +151,8 @@ class Leaderboard:
 
 # %% ../nbs/64_leaderboard.ipynb #bb0015ac
 def draws(board, score="auroc")->tuple:
-    "Of every name, task and seed: the score, and its 1,000 redraws of patients, the same patients for all. A table with columns name, task, seed, value, n, true; and an array (rows draws)."
-    t = board._read("tasks")
-    t["name"] = t["name"].where(t["of"] == "rivals", t["of"])
+    "Of every name, task and seed of a board, or of a table of `answers`: the score, and its 1,000 redraws of patients, the same patients for all. A table with columns name, task, seed, value, n, true; and an array (rows draws)."
+    t = board if isinstance(board, pd.DataFrame) else board.answers()
     people = np.sort(t["subject_id"].unique())
     again, which = resamples(len(people)), ("auroc", "auprc").index(score)
     rows, redrawn = [], []

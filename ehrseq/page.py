@@ -66,9 +66,9 @@ class Plot(anywidget.AnyWidget):
 
     def patch(self, fig, traces):
         "From a figure that differs from the one shown in some of its traces (numbers) alone: those."
-        traces = [i for i in traces if i or fig.data[0].selectedpoints != self.fig.data[0].selectedpoints]
+        chosen, before = (getattr(f.data[0], "selectedpoints", None) for f in (fig, self.fig))                        # a density has none
         self.fig = fig.update_layout(template=self.template)
-        self.changes = json.dumps(json.loads(self.changes) | {str(i): json.loads(fig.data[i].to_json()) if i else {"selectedpoints": fig.data[0].selectedpoints} for i in traces})
+        self.changes = json.dumps(json.loads(self.changes) | {str(i): json.loads(fig.data[i].to_json()) if i else {"selectedpoints": chosen} for i in traces if i or chosen != before})
 
     def themed(self, template): self.template = template; self.show(self.fig)
     def on_click(self, f): self.observe(lambda change: change["new"] and f(*change["new"][:2]), "clicked")       # trace, point

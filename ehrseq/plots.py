@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'GREY', 'LIGHT', 'KIND_COLOURS', 'SCORE_NAMES', 'DENSE', 'loss_curve', 'code_scores', 'score_points',
-           'patient_map', 'timeline', 'attention_grid', 'comparison', 'learning_curves', 'sweep', 'calibration_curves',
-           'few_shot_curves', 'kaplan_meier', 'separations', 'colours_of', 'linked_map', 'token_strip', 'contrast']
+           'patient_map', 'colours_of', 'timeline', 'attention_grid', 'comparison', 'learning_curves', 'sweep',
+           'calibration_curves', 'few_shot_curves', 'kaplan_meier', 'separations', 'linked_map', 'token_strip',
+           'contrast']
 
 # %% ../nbs/51_plots.ipynb #62f1a45a
 from itertools import cycle
@@ -80,7 +81,7 @@ def patient_map(
 )->go.Figure:
     "Patients as points. Hover shows every column of `frame`."
     if colour not in frame: raise ValueError(f"no column {colour!r} to colour by; choose from {', '.join(c for c in frame if c not in 'xy')}.")
-    fig = go.Figure(_numeric(frame, colour) if pd.api.types.is_numeric_dtype(frame[colour]) else _categories(frame, colour))
+    fig = go.Figure(_traces(frame, colour))
     fig.update_xaxes(showticklabels=False, showgrid=False, zeroline=False).update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
     return _style(fig, f"{title}, coloured by {colour}", height=520, legend=dict(itemsizing="constant"))
 
@@ -91,16 +92,23 @@ def _points(part, name, marker):
     return go.Scattergl(x=part["x"], y=part["y"], mode="markers", name=name, customdata=part[shown].astype(object).where(part[shown].notna(), "–").to_numpy(),
                         hovertemplate=hover, marker={"size": 8, "opacity": 0.85, "line": {"width": 0.5, "color": "white"}} | marker)
 
-def _numeric(frame, colour):
-    return [_points(frame, colour, dict(color=frame[colour], colorscale="Cividis", colorbar=dict(title=colour, thickness=12)))]
+def colours_of(column)->tuple:
+    "Of a column: numbers as they are, or a colour for each row; and the legend, name → (colour, how many), None for numbers."
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column): return column.to_numpy(float), None
+    words = column.astype(object).where(column.notna(), "unknown").astype(str)
+    counts = words.value_counts()
+    named = dict(zip([c for c in counts.index if c not in ("none", "unknown")], PALETTE))
+    colour = {w: named.get(w, LIGHT if w in ("none", "unknown") else GREY) for w in counts.index}
+    legend = {w: (named[w], int(counts[w])) for w in named} | {"other": (GREY, int(counts[[w for w in counts.index if colour[w] == GREY]].sum()))} | {w: (LIGHT, int(counts[w])) for w in ("none", "unknown") if w in counts}
+    return words.map(colour).to_numpy(), {w: c for w, c in legend.items() if c[1]}
 
-def _categories(frame, colour):
-    column = frame[colour].fillna("unknown")
-    named = [c for c in column.value_counts().index if c != "none"][:len(PALETTE)]
-    groups = [(n, column == n, dict(color=c)) for n, c in zip(named, PALETTE)]
-    rest = ~column.isin([*named, "none"])
-    groups = [("none", column == "none", dict(color=LIGHT)), ("other", rest, dict(color=GREY)), *groups]
-    return [_points(frame[here], f"{name} ({here.sum()})", marker) for name, here, marker in groups if here.any()]
+def _traces(frame, colour):
+    "Numbers: one trace. Words: one each, those that matter least below the others."
+    values, legend = colours_of(frame[colour])
+    if legend is None: return [_points(frame, colour, dict(color=values, colorscale="Cividis", colorbar=dict(title=colour, thickness=12)))]
+    words = frame[colour].astype(object).where(frame[colour].notna(), "unknown").astype(str)
+    of = {name: values == GREY if c == GREY else words == name for name, (c, _) in legend.items()}
+    return [_points(frame[here], f"{name} ({here.sum()})", dict(color=legend[name][0])) for name, here in sorted(of.items(), key=lambda x: legend[x[0]][0] not in (GREY, LIGHT))]
 
 # %% ../nbs/51_plots.ipynb #c61c4f5b
 def timeline(
@@ -221,16 +229,6 @@ def separations(tables, title="Which disease is told apart")->go.Figure:
 
 # %% ../nbs/51_plots.ipynb #a690567e
 DENSE = 200_000   # patients; more are counted, not drawn
-
-def colours_of(column)->tuple:
-    "Of a column: numbers as they are, or a colour for each row; and the legend, name → (colour, how many), None for numbers."
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column): return column.to_numpy(float), None
-    words = column.astype(object).where(column.notna(), "unknown").astype(str)
-    counts = words.value_counts()
-    named = dict(zip([c for c in counts.index if c not in ("none", "unknown")], PALETTE))
-    colour = {w: named.get(w, LIGHT if w in ("none", "unknown") else GREY) for w in counts.index}
-    legend = {w: (named[w], int(counts[w])) for w in named} | {"other": (GREY, int(counts[[w for w in counts.index if colour[w] == GREY]].sum()))} | {w: (LIGHT, int(counts[w])) for w in ("none", "unknown") if w in counts}
-    return words.map(colour).to_numpy(), {w: c for w, c in legend.items() if c[1]}
 
 def linked_map(
     frame, # x, y, subject_id and columns to colour by

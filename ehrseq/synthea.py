@@ -252,7 +252,7 @@ def read(
     "Read a Synthea export. Raises `DataError` before any work if it cannot be read as it is."
     paths, now = find(folder), pd.Timestamp(until or datetime.now(timezone.utc).replace(tzinfo=None)).to_pydatetime()
     con = ibis.duckdb.connect()
-    if find_spec("ipywidgets"): con.raw_sql("SET enable_progress_bar = false")  # its bar would leave widget state in notebooks; ours is over the tables
+    if find_spec("ipywidgets"): con.raw_sql("SET enable_progress_bar = false")  # its bar would leave widget state in notebooks, ours is over the tables; without ipywidgets it is off, and the setting refused
     bar = tqdm(paths.items(), desc="reading", unit="table", disable=not progress, ascii=True, leave=False)
     counts, rows = [], []
     kinds = {table: kind for kind, (table, _) in TABLES.items()}
