@@ -1,6 +1,5 @@
 """The explorer, tried as a person would: a real Chromium, a real mouse, a run of seconds. Screenshots go to `_runs/browser`."""
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -11,7 +10,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BIN, SHOTS = Path(sys.executable).parent, ROOT / "_runs" / "browser"
+BIN, SHOTS, TUTORIAL = Path(sys.executable).parent, ROOT / "_runs" / "browser", "tutorials/10_explore_the_map.ipynb"
 ARGUMENTS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
 
 
@@ -43,11 +42,12 @@ def served(run):
 
 
 def laboratory(run):
-    "JupyterLab on a notebook of one cell that explores a run."
-    import nbformat.v4 as nb
+    "JupyterLab beside a copy of a tutorial, which trains runs of its own: short ones."
     folder = Path(tempfile.mkdtemp())
-    (folder / "explore.ipynb").write_text(json.dumps(nb.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}, cells=[nb.new_code_cell(f"import ehrseq\nehrseq.from_pretrained({str(run)!r}).explore(method='pca')")])))
-    return serving(BIN / "jupyter", "lab", "--no-browser", "--allow-root", "--port=PORT", "--ip=127.0.0.1", "--ServerApp.token=", "--ServerApp.password=", f"--notebook-dir={folder}")
+    for part in (TUTORIAL, "apps/explorer.png"):
+        (folder / part).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "nbs" / part, folder / part)
+    return serving(BIN / "jupyter", "lab", "--no-browser", "--allow-root", "--port=PORT", "--ip=127.0.0.1", "--ServerApp.token=", "--ServerApp.password=", f"--notebook-dir={folder}", IN_TEST="1")
 
 
 class Visitor:
@@ -70,13 +70,20 @@ class Visitor:
             if time.perf_counter() - start > seconds: raise AssertionError(f"not seen within {seconds} s")
             time.sleep(0.02)
         return time.perf_counter() - start
-    def figure(self, n): return self.page.locator(".js-plotly-plot").nth(n)
+    def figure(self, n): return self.page.locator(".ehrseq .js-plotly-plot").nth(n)
     def title(self, n): return self.figure(n).locator(".gtitle").first.text_content()
-    def on_map(self, i):
-        "Where patient i of the map is on the screen."
-        return self.page.evaluate("""i => { const g = document.querySelectorAll('.js-plotly-plot')[0], b = g.getBoundingClientRect(), l = g._fullLayout, t = g._fullData[0];
-            return [b.left + l.xaxis._offset + l.xaxis.d2p(t.x[i]), b.top + l.yaxis._offset + l.yaxis.d2p(t.y[i])] }""", i)
-    def star(self): return self.page.evaluate("() => Array.from(document.querySelectorAll('.js-plotly-plot')[0]._fullData[2].x)")
+    def on_map(self, i, n=0):
+        "Where patient i of the map (the n-th figure) is on the screen."
+        return self.page.evaluate("""([i, n]) => { const g = document.querySelectorAll('.ehrseq .js-plotly-plot')[n], b = g.getBoundingClientRect(), l = g._fullLayout, t = g._fullData[0];
+            return [b.left + l.xaxis._offset + l.xaxis.d2p(t.x[i]), b.top + l.yaxis._offset + l.yaxis.d2p(t.y[i])] }""", [i, n])
+    def click(self, n, said):
+        "Click a point of the n-th figure: one of several, for a point may lie under another."
+        for i in (11, 40, 77, 100):
+            self.figure(n).scroll_into_view_if_needed()
+            x, y = self.on_map(i, n)
+            self.page.mouse.move(x, y); time.sleep(0.3); self.page.mouse.click(x, y)
+            with contextlib.suppress(AssertionError): return self.until(lambda: self.said() != said, 4)
+    def star(self, n=0): return self.page.evaluate("n => Array.from(document.querySelectorAll('.ehrseq .js-plotly-plot')[n]._fullData[2].x)", n)
     def shoot(self, name): self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
     def tab(self, name): self.page.locator(".lm-TabBar-tab", has_text=name).click()
 
@@ -103,10 +110,7 @@ def visits(browser, address):
     yield "… the map", v.until(lambda: v.star() != star)
 
     said, title = v.said(), v.title(1)
-    for i in (11, 40, 77, 100):                                              # a point may lie under another
-        x, y = v.on_map(i)
-        v.page.mouse.move(x, y); time.sleep(0.3); v.page.mouse.click(x, y)
-        with contextlib.suppress(AssertionError): v.until(lambda: v.said() != said, 4); break
+    v.click(0, said)
     yield "a point, clicked: sentence and timeline follow", v.until(lambda: v.said() != said and v.title(1) != title)
 
     box = v.figure(0).locator(".nsewdrag").first.bounding_box()
@@ -154,16 +158,27 @@ def visits(browser, address):
 
 
 def lab_visit(browser, address):
-    "The same explorer in a notebook, run by keyboard."
-    v = Visitor(browser, address + "lab/tree/explore.ipynb", address)
-    v.page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
-    time.sleep(3)
-    v.page.keyboard.press("Shift+Enter")
-    v.page.wait_for_selector(".js-plotly-plot .gtitle")
-    v.until(lambda: v.page.locator(".js-plotly-plot .gtitle").count() >= 2)
+    "A tutorial in JupyterLab, every cell run; then its last one, alive, with a second run beside."
+    v = Visitor(browser, address + "lab/tree/" + TUTORIAL, address)
+    v.page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content")
+    v.page.get_by_text("| Idle").wait_for()                                   # else Lab asks which kernel
+    v.page.get_by_text("Run", exact=True).first.click()
+    v.page.get_by_text("Run All Cells", exact=True).first.click()
+    start = time.perf_counter()
+    v.page.wait_for_selector(".ehrseq", state="attached", timeout=300_000)
+    v.page.locator(".ehrseq [aria-live=polite]").scroll_into_view_if_needed()  # Lab ran on to the picture below
+    v.until(lambda: v.page.locator(".ehrseq .js-plotly-plot .gtitle").count() >= 2)
+    assert not v.page.locator(".jp-OutputArea-output[data-mime-type$=error]").count(), "a cell failed"
+    yield "a tutorial in JupyterLab, run to its end", time.perf_counter() - start
     said, title = v.said(), v.title(1)
     v.page.locator(".widget-select select[size]").first.select_option(index=2)
-    yield "in JupyterLab: a neighbour chosen, sentence and timeline follow", v.until(lambda: v.said() != said and v.title(1) != title)
+    yield "… a neighbour chosen, sentence and timeline follow", v.until(lambda: v.said() != said and v.title(1) != title)
+    v.tab("compare")
+    v.until(lambda: v.page.locator(".ehrseq .js-plotly-plot").count() >= 3)
+    said, star, theirs = v.said(), v.star(), v.star(2)
+    assert star != theirs, "the two runs draw the same map"
+    v.click(2, said)
+    yield "… a point clicked on the other run's map: both maps follow", v.until(lambda: v.said() != said and v.star() != star and v.star(2) != theirs)
     v.shoot("lab")
     assert not v.outside and not v.wrong, f"asked of others: {v.outside[:3]}; on the console: {v.wrong[:3]}"
     yield "… nothing asked of another machine, nothing wrong on the console", 0

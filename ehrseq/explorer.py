@@ -72,9 +72,9 @@ CSS = """<style>.ehrseq table{border-collapse:collapse;font-size:13px} .ehrseq t
 .ehrseq-dark,.ehrseq-dark .widget-html-content,.ehrseq-dark .widget-label,.ehrseq-dark .lm-TabBar-tab,.ehrseq-dark .widget-tab-contents{background:#111!important;color:#eee!important} .ehrseq :focus-visible{outline:2px solid #0072B2;outline-offset:1px}</style>"""
 
 class Explorer:
-    "Linked views of a run: map, patient, neighbours, what if, attention, group, a second run (`other`, on the same cohort), training. Display it; `desk` is what it shows, `view` its widget."
-    def __init__(self, run, other=None, method="umap", colour="disease"):
-        self.desk, self.busy, self.seconds, self.seen, self.template = Desk(run, method, other), False, 0.0, None, "plotly_white"
+    "Linked views of a run: map, patient, neighbours, what if (with the risks by `tuned` encoders, folders), attention, group, a second run (`other`, on the same cohort), training. Display it; `desk` is what it shows, `view` its widget."
+    def __init__(self, run, other=None, method="umap", colour="disease", tuned=()):
+        self.desk, self.busy, self.seconds, self.seen, self.template = Desk(run, method, other, tuned), False, 0.0, None, "plotly_white"
         self.notice, self.said, self.saved = W.HTML(), W.HTML(), W.HTML()
         views = {"neighbours": NeighboursView, "what if": WhatIfView, "attention": AttentionView, "group": GroupView, **({"compare": OtherMapView} if other is not None else {})}
         self.map, self.patient = MapView(self.desk, self.act), PatientView(self.desk, self.act)

@@ -16,7 +16,8 @@ from plotly.offline import get_plotlyjs
 ESM = """
 const plotly = model => globalThis.ehrseqPlotly ??= new Promise(done => {
   model.on("msg:custom", m => {
-    if (!m.plotly || globalThis.Plotly) return;
+    if (!m.plotly) return;
+    if (globalThis.Plotly) return done(globalThis.Plotly);                     // a figure of Plotly's own has brought it
     const amd = globalThis.define, tag = document.createElement("script");
     globalThis.define = undefined;                                             // else Plotly hides in require.js
     tag.src = URL.createObjectURL(new Blob([m.plotly], {type: "text/javascript"}));
@@ -29,9 +30,11 @@ export default { async render({ model, el }) {
   const box = document.createElement("div"), Plotly = await plotly(model), tell = (name, value) => { model.set(name, value); model.save_changes(); };
   el.append(box); box.setAttribute("role", "img");
   let fig, drawing = 0, rounds = 0;
+  const take = format => ({name: "as " + format.toUpperCase(), icon: Plotly.Icons.camera, click: g => Plotly.downloadImage(g, {format, filename: "ehrseq", scale: format == "png" ? 3 : 1})});
+  const options = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["toImage"], modeBarButtonsToAdd: [take("png"), take("svg")]};
   const draw = async () => {                                                   // what Plotly tells meanwhile, nobody has done
     box.setAttribute("aria-label", fig.layout.title?.text ?? "figure"); box.style.height = fig.layout.height + "px"; drawing++;
-    try { await Plotly.react(box, fig.data, {...fig.layout, selections: [], selectionrevision: rounds}, {responsive: true, displaylogo: false}); } finally { setTimeout(() => drawing--, 50); }
+    try { await Plotly.react(box, fig.data, {...fig.layout, selections: [], selectionrevision: rounds}, options); } finally { setTimeout(() => drawing--, 50); }
   };
   const change = () => {
     const c = JSON.parse(model.get("changes"));

@@ -67,14 +67,29 @@ class Tuned:
     )->pd.DataFrame:
         "subject_id and p of everybody in the cohort: the probability; of a survival question, the risk within the horizon. Raises `ValueError` for another vocabulary."
         if cohort.vocab.codes != self.vocab.codes: raise ValueError("this cohort was tokenized with another vocabulary; tokenize its events with vocab=that of the tuned encoder.")
-        subjects, rows, cuts = int(cohort.sequences.subject_id.max()) + 1, cohort.rows(), self.question["cuts"]
+        rows = cohort.rows()
+        return pd.DataFrame({"subject_id": cohort.sequences.subject_id[rows], "p": self._p(ask((self.encoder, self._asked(cohort)), cohort, rows), horizon)})
+
+    def predict_windows(
+        self,
+        windows, # a `Batch`: of patients of `cohort`, as they are or edited
+        cohort, # who they are: age and sex, where the question knows them
+        horizon=None, # as in `predict`
+    )->np.ndarray:
+        "p of each window (b)."
+        return self._p(self._asked(cohort).evaluate(self.encoder, [windows]), horizon)
+
+    def _asked(self, cohort):
+        subjects, cuts = int(cohort.sequences.subject_id.max()) + 1, self.question["cuts"]
         person = self.question["person"] and Covariates(**self.question["person"])(cohort)
         if cuts is None: asked = Outcome(self.encoder, np.zeros(subjects), person)
         else: asked = Hazards(self.encoder, np.zeros(subjects), np.zeros(subjects), np.append(cuts, np.inf), person)
         asked.head = self.head
-        given = ask((self.encoder, asked), cohort, rows)
-        p = given["p"] if cuts is None else 1 - at_times(np.stack(given["survival"]), np.append(cuts, np.inf), [horizon or 3 * 365])[:, 0]
-        return pd.DataFrame({"subject_id": cohort.sequences.subject_id[rows], "p": np.asarray(p, float)})
+        return asked
+
+    def _p(self, given, horizon)->np.ndarray:
+        cuts = self.question["cuts"]
+        return np.asarray(given["p"] if cuts is None else 1 - at_times(np.stack(given["survival"]), np.append(cuts, np.inf), [horizon or 3 * 365])[:, 0], float)
 
     def predict_events(self, events, at, horizon=None)->pd.DataFrame:
         "subject_id, prediction_time and p: the question put to `events` of any source at `at` (as `tasks.moments` takes it), from what was known strictly before."

@@ -21,14 +21,18 @@ from .attribution import History, attribution, methods_of, sanity_check
 from .batch import collate, recent_windows
 from .page import Plot
 from .phenotypes import characterise, lifetimes
+from .tuned import open_tuned
 from .vocab import FIRST_CODE
 
 # %% ../nbs/52_widgets.ipynb #6edd3473
 class Desk:
-    "What is being looked at: the patients of a run on a map, one of them chosen, its history perhaps edited, and a group. `other`: a second run on the same cohort, to compare."
+    "What is being looked at: the patients of a run on a map, one of them chosen, its history perhaps edited, and a group. `other`: a second run on the same cohort, to compare; `tuned`: folders of tuned encoders (of the job `finetune`), whose questions are put to the history on the desk."
     near = 10
-    def __init__(self, run, method="umap", other=None):
+    def __init__(self, run, method="umap", other=None, tuned=()):
         self.run, self.other, self.encoder, self.cohort, self.vocab = run, other, run.encoder.eval(), run.cohort, run.vocab
+        self.tuned = [open_tuned(folder) for folder in tuned]
+        for t, folder in zip(self.tuned, tuned):
+            if t.vocab.codes != self.vocab.codes: raise ValueError(f"{folder} was tuned from a run with another vocabulary than {run.folder}; tune this one.")
         frame = run.embed("all")
         self.ids, self.vectors = frame["subject_id"].to_numpy(), np.stack(frame["vector"]).astype(np.float32)
         if other is not None and other.cohort.info["fingerprint"] != self.cohort.info["fingerprint"]: raise ValueError(f"{other.folder} was trained on another cohort than {run.folder}; compare runs on the same patients.")
@@ -116,6 +120,16 @@ class Desk:
         "What the model expects of the history as it was, and as it is now: name, before, after."
         before, after = (self.expects(s).set_index("name")["p"] for s in (self.original, self.current))
         return pd.DataFrame({"before": before[~before.index.duplicated()], "after": after[~after.index.duplicated()]}).sort_values("after", ascending=False).rename_axis("name").reset_index()
+
+    def risk(self, tuned, history)->float:
+        "What a tuned encoder gives for a history, were it asked at its end: no code older than its look-back."
+        back = tuned.question["lookback"]
+        known = history if back is None else history[history.day >= history.day.max() - back]
+        return float(tuned.predict_windows(known.batch(tuned.encoder.config.max_seq_length), self.cohort)[0])
+    def risks(self)->pd.DataFrame:
+        "Each tuned encoder's question and its answer for the history as it was, and as it is now: question, before, after."
+        asked = lambda q: q if isinstance(q, str) else f"{q['task']}, {q['horizon'] or 3 * 365} days"
+        return pd.DataFrame([{"question": asked(t.question["asked"]), "before": self.risk(t, self.original), "after": self.risk(t, self.current)} for t in self.tuned], columns=["question", "before", "after"])
 
     def choose(self, subject_ids):
         "A group, by ids; None or nobody: everybody."
@@ -255,7 +269,8 @@ class WhatIfView(View):
         self.code.value = was if was is not None and was < len(h) else 0
         try: told = f"<p>What the model expects ({self.desk.run.config.get('objective')}), before and after:</p>" + as_html(self.desk.before_and_after().head(10))
         except ValueError as why: told = f"<p>{html.escape(str(why))}</p>"
-        self.answer.value = told
+        risks = "<p>What it was tuned to answer, were it asked now:</p>" + as_html(self.desk.risks()) if self.desk.tuned else ""
+        self.answer.value = risks + told
 
 # %% ../nbs/52_widgets.ipynb #aa922194
 class AttentionView(View):
@@ -269,12 +284,14 @@ class AttentionView(View):
         except ValueError as why: self.grid = None; parts.append(W.HTML(f"<p>{html.escape(str(why))}</p>"))
         else:
             self.layer, self.head = (on_change(W.IntSlider(description=name, min=0, max=weights.shape[i] - 1), lambda _: self.act(lambda: None)) for i, name in enumerate(("layer", "head")))
+            self.every = on_change(W.ToggleButton(description="all heads", tooltip="every head of every layer, or one", layout=W.Layout(width="110px")), lambda _: self.act(lambda: None))
             self.grid = self.widget(self._grid(weights))
-            parts += [W.HBox([self.layer, self.head]), self.grid]
+            parts += [W.HBox([self.layer, self.head, self.every]), self.grid]
         self.box = W.VBox(parts)
 
     def _grid(self, weights):
         layer, head, names = self.layer.value, self.head.value, self.desk.vocab.names(self.desk.window.codes[0].numpy())
+        if self.every.value: return plots.attention_grid(weights.round(3), names, "Every head: a row looks, a column is looked at")
         return plots.attention_grid(weights[layer:layer + 1, head:head + 1].round(4), names, f"Layer {layer}, head {head}: a row looks, a column is looked at").update_layout(height=480).update_annotations(text="")
 
     def _check(self):
