@@ -31,7 +31,7 @@ from .report import card, notebook_page, report
 from .pods import stop_pod, volatile
 from .runs import Run, finished, publish
 from .scores import evaluate
-from .sequences import SPLITS
+from .events import SPLITS
 from .sums import check_objective, make_objective
 from .tiers import choose, target as find_target, tier as find_tier
 from .train import SCHEDULES, Settings, seed_everything, train

@@ -16,7 +16,8 @@ import pandas as pd
 from . import inspect, metrics
 from .checkpoint import from_pretrained, read_json, write_atomic, write_json
 from .scores import headlines
-from .sequences import SPLITS, cache_folder, open_cohort, tokenize
+from .events import SPLITS
+from .sequences import cache_folder, open_cohort, tokenize
 from .tiers import choose
 
 # %% ../nbs/57_runs.ipynb #724e219d

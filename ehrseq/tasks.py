@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from ibis import _
 
-from .events import CLINICAL, DataError, Events, Report
-from .sequences import SPLITS, split_of, tokenize
+from .events import CLINICAL, SPLITS, DataError, Events, Report
+from .sequences import tokenize
 from .tiers import choose
 
 # %% ../nbs/44_tasks.ipynb #5e9910e1
@@ -89,7 +89,7 @@ def histories(events, labels, lookback=None)->Events:
     begin = lambda time: (time >= _.prediction_time - ibis.interval(days=int(lookback))) if lookback else ibis.literal(True)
     table = own(events.table).filter(_.time.isnull() | (_.time < _.prediction_time), _.time.isnull() | (_.kind == "birth") | begin(_.time)).drop("label", "prediction_time")
     visits = own(events.visits).filter(_.start < _.prediction_time, begin(_.start)).mutate(stop=(_.stop < _.prediction_time).ifelse(_.stop, ibis.null("timestamp(6)"))).drop("label", "prediction_time")
-    subjects = ibis.memtable(pd.DataFrame({"subject_id": mine.index.astype("int64"), "source_id": people.loc[mine["subject_id"]].to_numpy()}), schema={"subject_id": "int64", "source_id": "string"})
+    subjects = ibis.memtable(pd.DataFrame({"subject_id": mine.index.astype("int64"), "source_id": people.loc[mine["subject_id"]].to_numpy(), "split": events.splits().loc[mine["subject_id"]].to_numpy()}), schema={"subject_id": "int64", "source_id": "string", "split": "string"})
     digest = hashlib.sha256((events.fingerprint + mine.to_csv() + str(lookback or "")).encode()).hexdigest()[:16]
     return Events(table, visits, events.codes, subjects, Report(pd.DataFrame({"file": ["labels"], "rows": [len(mine)], "kept": [len(mine)]}), f"histories in {events.report.source}"), digest)
 
@@ -202,7 +202,7 @@ def high_use(events, at, quantile=0.9, followed="cohort")->Task:
     died = asked["subject_id"].map(line["death"]) < asked["prediction_time"] + pd.Timedelta(days=365)
     task = label("high use", asked, line, 365.0, [("died in the year", died)])
     counts = task.labels["subject_id"].map(v.groupby("subject_id").size()).fillna(0)
-    split = events.subjects.execute().set_index("subject_id")["source_id"].map(split_of).reindex(task.labels["subject_id"]).to_numpy()
+    split = events.splits().reindex(task.labels["subject_id"]).to_numpy()
     if not (split == "train").any(): raise TaskError("high use: no training patient to draw the line on.")
     limit = np.quantile(counts[split == "train"], quantile)
     return Task("high use", task.labels.assign(boolean_value=counts > limit), task.aside, f"More than {limit:g} visits in the next year.")
@@ -233,7 +233,7 @@ def most_incident(events, at, horizon=365.0, top=10, fewest=30, pattern=r"\(diso
     known = line.index[(line["first"] < at) & (line["end"] > at) & ~(line["death"] <= at)]
     first = events.table.filter(_.kind == "condition", _.time.notnull()).group_by("subject_id", "code").aggregate(time=_.time.min()).execute()
     first = first[first["subject_id"].isin(known) & (first["time"] > at) & (first["time"] <= at + pd.Timedelta(days=horizon))]
-    split = events.subjects.execute().set_index("subject_id")["source_id"].map(split_of)
+    split = events.splits()
     t = pd.crosstab(first["code"], first["subject_id"].map(split)).reindex(columns=list(SPLITS), fill_value=0)
     t = t.join(events.codes.execute().set_index("code")["description"])
     t = t[t["description"].fillna("").str.contains(pattern) & (t["test"] >= fewest)]
