@@ -218,6 +218,7 @@ enter("counted",
 enter("counted",
       nul_bytes=lambda file, rng: filled(file, rng, ("DESCRIPTION", "LAST", "CODE"), lambda v: v[:3] + "\0" + v[3:]),
       megabytes=lambda file, rng: filled(file, rng, ("DESCRIPTION", "LAST", "CODE"), lambda v: "long " * rng.choice((30_000, 300_000, 600_000))),
+      long_column_name=lambda file, rng: replace(file, header=[*file.header, "x" * 200_000], rows=[[*row, ""] for row in file.rows]),
       bare_quotes=lambda file, rng: damaged(file, lambda content: content.replace(b" (", b' 5" (')),
       old_mac_lines=lambda file, rng: replace(file, newline="\r"),
       mixed_lines=lambda file, rng: damaged(file, lambda content: content.replace(b"\n", b"\r\n", len(file.rows) // 2)),
@@ -252,7 +253,7 @@ enter("fatal",
 
 # %% ../nbs/94_mutations.ipynb #2b9db159
 FORMATS = ("%d/%m/%Y", "%m/%d/%y", "%d.%m.%Y", "%Y%m%d", "%d-%b-%Y", "%B %d, %Y", "%Y/%m/%d")
-NO_DATES = ("2019-02-30", "2020-01-01T24:30:00Z", "NULL", "unknown", "43831", "1577836800000", "-0001-01-01", "12020-01-01")
+NO_DATES = ("2019-02-30", "2020-01-01T24:30:00Z", "NULL", "unknown", "43831", "1577836800000", "-0001-01-01", "12020-01-01", "9" * 200_000)
 ZONES = ("+02:00", "-0500", " EST", " Europe/Berlin")
 
 def _when(text): return pd.Timestamp(text[:10] if re.match(r"(19|20)\d\d-\d\d-\d\d", text) else "2001-02-03")

@@ -24,6 +24,7 @@ from tqdm.std import tqdm
 from .events import DataError, Events, Report, assemble, by_reason, counted, engine, fingerprint, moment, number_people, people_table, settle, settle_visits
 
 # %% ../nbs/02_synthea.ipynb #e8f626fc
+csv.field_size_limit(1 << 27)   # a field may hold a whole letter; Python's own limit of 128 KB is an error of its own
 TABLES = {"condition": ("conditions", "SNOMED"), "medication": ("medications", "RXNORM"), "procedure": ("procedures", "SNOMED"),
           "observation": ("observations", "LOINC"), "immunization": ("immunizations", "CVX"), "allergy": ("allergies", "SNOMED"),
           "careplan": ("careplans", "SNOMED"), "device": ("devices", "SNOMED")}
@@ -82,7 +83,7 @@ def columns(
 def _shown(header):
     "The column names for a message; withheld if no known one is among them, for a first line that is no header may hold names and addresses."
     known = {"ID", "PATIENT", "ENCOUNTER", "START", "STOP", "DATE", "CODE", "DESCRIPTION", "BIRTHDATE"} & {h.strip().upper() for h in header}
-    return ", ".join(header) if known else f"{len(header)} columns, none of a known name (is the first line the column names?)"
+    return ", ".join(h[:40] for h in header) if known else f"{len(header)} columns, none of a known name (is the first line the column names?)"
 
 # %% ../nbs/02_synthea.ipynb #dd5e38dd
 def _open(path): return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
@@ -147,7 +148,7 @@ def records(path)->int:
 def check_values(table, path, column, valid, expected):
     "Raise `DataError` with the line of the first non-empty value for which the deferred expression `valid` is false."
     bad = table.filter(_[column].notnull(), ~valid.fill_null(False)).select(column).limit(1).execute()
-    if len(bad): raise DataError(f"{path}: column {column!r}, line {_line(path, column, bad[column][0])}: found {bad[column][0]!r}; expected {expected}.")
+    if len(bad): raise DataError(f"{path}: column {column!r}, line {_line(path, column, bad[column][0])}: found {bad[column][0][:80]!r}; expected {expected}.")
 
 def _line(path, column, value):
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as stream:
