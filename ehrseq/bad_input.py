@@ -31,7 +31,11 @@ def faults(
     kinds, found = Counter(table["kind"].to_pylist()), []
     for name, file in export.items():
         if name not in KIND: continue
-        row = report.loc[file.name + ".gz" * file.gz]
+        label = file.name + ".gz" * file.gz
+        if label not in report.index:
+            if name not in str(events.report.notes): found.append(f"{name}: neither read nor noted as absent")
+            continue
+        row = report.loc[label]
         if row["rows"] != len(file.rows): found.append(f"{name}: {len(file.rows)} records, but {row['rows']} rows in")
         if row["rows"] != row["kept"] + row[events.report.reasons].sum(): found.append(f"{name}: rows unaccounted for")
         if row["kept"] != kinds[KIND[name]]: found.append(f"{name}: {row['kept']} rows kept, but {kinds[KIND[name]]} events")
