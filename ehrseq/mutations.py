@@ -50,13 +50,11 @@ class File:
         return content
 
 # %% ../nbs/94_mutations.ipynb #f194894e
-def write(
-    export, # table name → `File`
-    folder,
-)->Path:
-    "Write the files of an export into a folder; return the folder."
-    for file in export.values():
+def write(export, folder)->Path:
+    "Write the files of an export (table name → `File`) into a folder; return the folder. Of two files of one name the first stays."
+    for file in reversed(export.values()):
         path = Path(folder) / (file.name + ".gz" * file.gz)
+        if path.parent.is_file(): path.parent.unlink()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content())
     return Path(folder)
