@@ -193,7 +193,9 @@ def engine():
 def computed(expression):
     "The expression, computed once and kept in its engine for this session."
     con = expression.get_backend()
-    return expression.cache() if con.name == "pyspark" else con.create_table(ibis.util.gen_name("ehrseq"), expression, temp=True)
+    if con.name != "pyspark": return con.create_table(ibis.util.gen_name("ehrseq"), expression, temp=True)
+    expression.limit(0).execute()   # Spark has no temporary tables, and Ibis's cache there forgets to bring along what is in memory
+    return expression.cache()
 
 def moment(until=None)->datetime:
     "The moment after which nothing can have happened: `until`, or now (UTC)."
@@ -280,10 +282,10 @@ def facts(people)->list:
 def assemble(people, visits, tables, descriptions, report, digest)->Events:
     "What a source's chapter hands back, from patients (of `number_people`), visits (of `settle_visits`, or None), and of `settle` the events and their descriptions."
     every, named = [*tables, facts(people)], list(descriptions)
-    if visits is None: where = ibis.memtable(pd.DataFrame({"visit_id": [], "subject_id": [], "start": [], "stop": [], "class": []}), schema=VISITS)
+    if visits is None: where = ibis.memtable(pd.DataFrame(columns=list(VISITS), dtype=object), schema=VISITS)
     else:
         kept = visits.filter(_.reason.isnull())
-        where = kept.select("visit_id", "subject_id", "stop", "class", start="time").select(*VISITS)
+        where = kept.select("visit_id", "subject_id", "stop", "class", start="time").select(*VISITS).cast(VISITS)
         coded = kept.filter(_.code.notnull())
         every.append(coded.select("subject_id", "time", "code", "visit_id", numeric_value=ibis.null("float32"), kind=ibis.literal("encounter")).select(*SCHEMA))
         named.append(coded.group_by(["code", "description"]).aggregate(n=_.count()))
@@ -291,7 +293,8 @@ def assemble(people, visits, tables, descriptions, report, digest)->Events:
     sums = ibis.union(*named).filter(_.description.notnull()).group_by(["code", "description"]).aggregate(n=_.n.sum())
     codes = computed(sums.mutate(rank=best).filter(_["rank"] == 0).select("code", "description"))
     subjects = people[["subject_id", "source_id", *(["split"] if "split" in people else [])]].astype({"source_id": "string"})
-    return Events(ibis.union(*every), where, codes, ibis.memtable(subjects, schema={c: "int64" if c == "subject_id" else "string" for c in subjects}), report, digest)
+    table = ibis.union(*(t.cast(SCHEMA) for t in every))   # Spark numbers rows in 32 bits
+    return Events(table, where, codes, ibis.memtable(subjects, schema={c: "int64" if c == "subject_id" else "string" for c in subjects}), report, digest)
 
 # %% ../nbs/01_events.ipynb #3ad96e9d
 def together(*sources)->Events:
