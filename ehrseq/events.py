@@ -275,7 +275,7 @@ def counted(file, counts, ragged=0)->dict:
 def facts(people)->list:
     "Births, deaths, sex, race and ethnicity of patients (of `number_people`), as a table of events."
     rows = [people.assign(time=people["birth"], code=BIRTH, kind="birth"), people.assign(time=people["death"], code=DEATH, kind="death").dropna(subset="time")]
-    rows += [people.assign(time=pd.NaT, code=system + "//" + people[name].astype("string"), kind="demographic").dropna(subset="code") for system, name in (("GENDER", "sex"), ("RACE", "race"), ("ETHNICITY", "ethnicity")) if name in people]
+    rows += [people.assign(time=pd.Series(pd.NaT, people.index, "datetime64[us]"), code=system + "//" + people[name].astype("string"), kind="demographic").dropna(subset="code") for system, name in (("GENDER", "sex"), ("RACE", "race"), ("ETHNICITY", "ethnicity")) if name in people]
     frame = pd.concat([r[["subject_id", "time", "code", "kind"]] for r in rows], ignore_index=True).assign(numeric_value=None, visit_id=None)
     return ibis.memtable(frame[list(SCHEMA)], schema=ibis.schema(SCHEMA))
 
