@@ -118,7 +118,7 @@ def _not_utf8(path, error):
     return f"{path}: not UTF-8 ({error})."
 
 # %% ../nbs/02_synthea.ipynb #33ece87a
-ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?)?$"
+ISO = r"^(000[1-9]|00[1-9]\d|0[1-9]\d{2}|[1-9]\d{3})-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?)?$"
 
 def scan(con, path, required, optional=()):
     "The named columns of a CSV file as a table of text (null for an absent optional one), its number of records, and how many of them were ragged."
