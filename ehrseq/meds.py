@@ -74,7 +74,8 @@ def read(
         marked = joined.mutate(reason=why)
         report = Report(_counts(marked, folder), str(folder), _notes(raw, folder, kinds)).check()
         bar.update(); bar.set_postfix_str("visits")
-        kept = marked.filter(_.reason.isnull()).select(*SCHEMA)
+        as_is = report.total("kept") == report.total("rows") and (people["source_id"] == people["subject_id"]).all()     # then nothing has to be looked up, row by row
+        kept = raw.mutate(subject_id=_.source_id).select(*SCHEMA) if as_is else marked.filter(_.reason.isnull()).select(*SCHEMA)
         visits, codes = _visits(kept, folder), _codes(kept, folder)
         bar.update()
     subjects = ibis.memtable(people[["subject_id", "source_id", "split"]].astype({"source_id": "string", "split": "string"}), schema={"subject_id": "int64", "source_id": "string", "split": "string"})

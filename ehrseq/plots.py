@@ -127,8 +127,9 @@ def timeline(
                                hovertemplate="%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>" + weight + " %{customdata[3]:.3f}<extra></extra>"))
     top = frame.sort_values("weight", ascending=False).drop_duplicates("visit").drop_duplicates("name").head(3 * told)
     x, y = fig.data[0].x[top.index], fig.data[0].y[top.index]
-    fig.add_scatter(x=np.repeat(x, 3), y=np.stack([y, y + 0.2 * np.arange(1, 1 + len(top)), np.full(len(top), np.nan)], 1).ravel(), mode="lines+text", line=dict(color=GREY, width=1), hoverinfo="skip",   # a height each
-                    text=np.stack([np.full(len(top), ""), top["name"].str[:46], np.full(len(top), "")], 1).ravel(), textfont_size=11, textposition=np.repeat(np.where(x > fig.data[0].x.mean(), "middle left", "middle right"), 3))
+    above, gap = y + 0.2 * np.arange(1, 1 + len(top)), np.full(len(top), np.nan)                # a height each
+    fig.add_scatter(x=np.repeat(x, 3), y=np.stack([y, above, gap], 1).ravel(), mode="lines", line=dict(color=GREY, width=1), hoverinfo="skip")
+    fig.add_scatter(x=x, y=above, mode="text", hoverinfo="skip", text=top["name"].str[:46].to_numpy(), textfont_size=11, textposition=np.where(x > fig.data[0].x.mean(), "middle left", "middle right"))
     fig.update_yaxes(tickvals=[-i for i in range(len(kinds))], ticktext=kinds, showgrid=False, zeroline=False)
     fig.update_xaxes(title="years since the first visit of the window")
     return _style(fig, title, height=200 + 90 * len(kinds)).update_layout(showlegend=False, margin_l=100)
