@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DOMAINS', 'TABLES', 'ISO', 'VALID', 'LETTERS', 'wanted', 'Source', 'public', 'connect', 'files', 'listed', 'locate',
            'is_duckdb', 'is_omop', 'header', 'file_table', 'loaded', 'pick', 'target', 'typed', 'tables_of', 'concepts',
-           'coded', 'when', 'clinical', 'visits', 'births', 'persons', 'deaths', 'sizes', 'first_record', 'read',
+           'coded', 'when', 'clinical', 'visits', 'births', 'first_record', 'persons', 'deaths', 'sizes', 'read',
            'digest']
 
 # %% ../nbs/04_omop.ipynb #8280f202
@@ -16,7 +16,6 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import ibis
@@ -32,11 +31,8 @@ DOMAINS = {"condition_occurrence": ("condition", "condition", "condition_start")
            "observation": ("observation", "observation", "observation"), "device_exposure": ("device", "device", "device_exposure_start")}
 TABLES = ("person", "death", "concept", "visit_occurrence", *DOMAINS)
 
-def wanted(
-    table, # one of `TABLES`
-    visits=True, # whether the source has a visit_occurrence table
-)->tuple:
-    "The columns that must be there ('a|b': one of the two), and those that may."
+def wanted(table, visits=True)->tuple:
+    "Of one of `TABLES`, the columns that must be there ('a|b': one of the two), and those that may. `visits`: whether there is a visit_occurrence table."
     if table == "person": return ["person_id", "year_of_birth|birth_datetime"], ["month_of_birth", "day_of_birth", *(f"{n}_{c}" for n in ("gender", "race", "ethnicity") for c in ("concept_id", "source_value"))]
     if table == "death": return ["person_id", "death_date|death_datetime"], []
     if table == "concept": return ["concept_id", "concept_name", "vocabulary_id", "concept_code"], []
@@ -50,7 +46,7 @@ def wanted(
 class Source:
     "Where OMOP tables are. `found`: lower-case table name → a path, or the name and database that Ibis knows it by."
     name: str   # for messages and reports; holds no password
-    con: Any
+    con: ibis.BaseBackend
     found: dict
     files: tuple = ()   # whose bytes tell whether it is the same again; none for a server
 
@@ -70,14 +66,10 @@ def connect(url):
         secret = [*re.findall(r"//[^:@]*:(.*)@", url), *re.findall(r"(?i)(?:password|pwd|token|secret)=([^&]*)", url)]
         parts = [p for s in secret for p in {unquote(s), *re.split(r"[/?#:@]", s)} if p]
         why = f"{type(e).__name__}" if any(p in str(e) for p in parts) else f"{type(e).__name__}: {e}"
-    hint = " Install the driver: pip install 'ehrseq[omop]'." if "ModuleNotFoundError" in why else ""
-    raise DataError(f"{public(url)}: cannot connect; {why.strip()}{hint}")
+    raise DataError(f"{public(url)}: cannot connect; {why.strip()}" + " Install the driver: pip install 'ehrseq[omop]'." * ("ModuleNotFoundError" in why))
 
-# %% ../nbs/04_omop.ipynb #5dbc5ebe
-def files(
-    folder, # of CSV, TSV (either also .gz) or parquet files, a table each
-)->dict:
-    "Lower-case table name → path. Raises `DataError` for an OMOP table that is there twice."
+def files(folder)->dict:
+    "Lower-case table name → path of its CSV, TSV (either also .gz) or parquet file. Raises `DataError` for an OMOP table that is there twice."
     out = {}
     for path in sorted(Path(folder).iterdir()):
         match = re.fullmatch(r"(\w+)\.(parquet|[ct]sv(\.gz)?)", path.name.lower())
@@ -96,7 +88,6 @@ def listed(con, schemas)->dict:
         for n in names: out.setdefault(n.lower(), (n, s))
     return out
 
-# %% ../nbs/04_omop.ipynb #aebacc2b
 def locate(
     source, # a folder, a DuckDB file, an Ibis connection, or a URL that `ibis.connect` takes
     schema=None, # the schema of the tables, or several to look in, such as ("cdm", "vocabulary")
@@ -107,9 +98,7 @@ def locate(
     text = str(source)
     if "://" in text and not text.startswith("duckdb://"): return Source(public(text), con := connect(text), listed(con, schemas))
     path = Path(public(text).removeprefix("duckdb://"))
-    if path.is_dir():
-        found = files(path)
-        return Source(str(path), engine(), found, tuple(found[t] for t in TABLES if t in found))
+    if path.is_dir(): return Source(str(path), engine(), found := files(path), tuple(found[t] for t in TABLES if t in found))
     if not is_duckdb(path): raise DataError(f"{path}: {'not a DuckDB file' if path.exists() else 'no such file or folder'}; expected a folder of CSV or parquet files, a DuckDB file, an Ibis connection, or a URL such as postgres://user@host/database.")
     con = engine()
     con.attach(path, "omop", read_only=True)
@@ -119,11 +108,8 @@ def is_duckdb(path):
     if not path.is_file(): return False
     with open(path, "rb") as stream: return stream.read(12)[8:] == b"DUCK"
 
-def is_omop(
-    source, # whatever `read` takes
-    schema=None,
-)->bool:
-    "Whether there are a person table and a clinical one. Looks at names only; False for what is not there; `DataError` for a server that cannot be reached."
+def is_omop(source, schema=None)->bool:
+    "Whether a source (whatever `read` takes) has a person table and a clinical one. Looks at names only; False for what is not there; `DataError` for a server that cannot be reached."
     text = str(source)
     if not hasattr(source, "list_tables") and "://" not in text and not Path(text).is_dir() and not is_duckdb(Path(text)): return False
     found = locate(source, schema).found
@@ -164,60 +150,48 @@ def loaded(con, path, text)->tuple:
 
 # %% ../nbs/04_omop.ipynb #4375b9be
 ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?)?$"
+VALID = {"int64": (_.x.re_search(r"^-?\d{1,19}$") & _.x.try_cast("int64").notnull(), "a whole number of at most 64 bits"),
+         "timestamp(6)": (_.x.re_search(ISO) & _.x.try_cast("timestamp(6)").notnull(), "YYYY-MM-DD or YYYY-MM-DD HH:MM:SS"),
+         "float64": (_.x.try_cast("float64").notnull(), "a number")}
 
-def pick(
-    where, # for messages: source and table
-    table, # an Ibis table
-    required, optional, # of `wanted`
-):
-    "The wanted columns that are there, in lower case. Raises `DataError` with the nearest match for one that is missing."
+def pick(where, table, required, optional):
+    "The columns of `wanted` that are there, in lower case. Raises `DataError` with the nearest match for one that is missing."
     actual = {c.lower(): c for c in table.columns}
     for names in required:
         if not any(n in actual for n in names.split("|")):
             near = get_close_matches(names.split("|")[0], list(actual), n=1, cutoff=0.5)
             hint = f" Nearest: {actual[near[0]]!r}." if near else ""
             raise DataError(f"{where}: column {' or '.join(map(repr, names.split('|')))} is missing; found {', '.join(table.columns)}.{hint}")
-    every = dict.fromkeys([n for names in required for n in names.split("|")] + list(optional))
-    return table.select(**{n: table[actual[n]] for n in every if n in actual})
+    return table.select(**{n: table[actual[n]] for n in _every(required, optional) if n in actual})
+
+def _every(required, optional): return "|".join((*required, *optional)).split("|")
 
 def target(column)->str:
     "The type that a column's name promises."
-    if column.endswith("_of_birth") or column.endswith("_id") and column != "vocabulary_id": return "int64"
+    if column.endswith(("_of_birth", "_id")) and column != "vocabulary_id": return "int64"
     return "timestamp(6)" if column.endswith(("_date", "_datetime")) else "float64" if column == "value_as_number" else "string"
 
-# %% ../nbs/04_omop.ipynb #d8b681e2
-VALID = {"int64": (_.x.re_search(r"^-?\d{1,19}$") & _.x.try_cast("int64").notnull(), "a whole number of at most 64 bits"),
-         "timestamp(6)": (_.x.re_search(ISO) & _.x.try_cast("timestamp(6)").notnull(), "YYYY-MM-DD or YYYY-MM-DD HH:MM:SS"),
-         "float64": (_.x.try_cast("float64").notnull(), "a number")}
+def typed(where, table, names):
+    "The named columns, each in its `target` type, null where absent. Raises `DataError` for a type or a value that is not one."
+    return table.select(**{n: _typed(where, table[n], table, n, target(n)) if n in table.columns else ibis.null(target(n)) for n in names})
 
-def typed(where, table):
-    "The table with each column in its `target` type. Raises `DataError` for a type or a value that is not one."
-    out = {}
-    for name in table.columns:
-        column, to = table[name], target(name)
-        kind = column.type()
-        if kind.is_string():
-            column = column.strip().nullif("")
-            if to != "string": out[name] = _parsed(where, table.select(x=column), column, name, to)
-            else: out[name] = column
-        elif {"int64": kind.is_numeric(), "timestamp(6)": kind.is_temporal() and not kind.is_time(), "float64": kind.is_numeric(), "string": True}[to]:
-            if to == "int64" and kind.is_floating(): _check(where, table.select(x=column), (_.x == _.x.floor()) & (_.x.abs() < 2 ** 53), name, "whole numbers that a float holds exactly")
-            out[name] = column.cast(to)
-        elif kind.is_null() or kind.is_unknown() and not int(column.count().execute()): out[name] = ibis.null(to)   # a parquet column in which everything is null
-        else: raise DataError(f"{where}: column {name!r} is {kind}; expected {to}.")
-        if to == "float64": out[name] = ibis.ifelse(out[name].isnan(), ibis.null(to), out[name])
-    return table.select(**out)
+def _typed(where, column, table, name, to):
+    kind = column.type()
+    if kind.is_string():
+        column = column.strip().nullif("")
+        if to != "string" and table.get_backend().name != "duckdb": raise DataError(f"{where}: column {name!r} is text; expected {to}.")
+        if to != "string": _check(where, table.select(x=column), *VALID[to], name)
+        column = column if to == "string" else column.try_cast(to)
+    elif kind.is_null() or kind.is_unknown() and not int(column.count().execute()): return ibis.null(to)   # a parquet column in which everything is null
+    elif not {"int64": kind.is_numeric(), "timestamp(6)": kind.is_date() or kind.is_timestamp(), "float64": kind.is_numeric(), "string": True}[to]: raise DataError(f"{where}: column {name!r} is {kind}; expected {to}.")
+    elif to == "int64" and kind.is_floating(): _check(where, table.select(x=column), (_.x == _.x.floor()) & (_.x.abs() < 2 ** 53), "whole numbers that a float holds exactly", name)
+    column = column.cast(to)
+    return ibis.ifelse(column.isnan(), ibis.null(to), column) if to == "float64" else column
 
-def _parsed(where, table, column, name, to):
-    if table.get_backend().name != "duckdb": raise DataError(f"{where}: column {name!r} is text; expected {to}.")
-    _check(where, table, VALID[to][0], name, VALID[to][1])
-    return column.try_cast(to)
-
-def _check(where, table, valid, name, expected):
+def _check(where, table, valid, expected, name):
     bad = table.filter(_.x.notnull(), ~valid.fill_null(False)).limit(1).execute()
     if len(bad): raise DataError(f"{where}: column {name!r}: found {bad['x'][0]!r}; expected {expected}.")
 
-# %% ../nbs/04_omop.ipynb #162a8ab5
 def _check_names(source):
     found = ", ".join(sorted(source.found)[:12]) or "no table"
     for name in (t for t in TABLES if t not in source.found):
@@ -226,28 +200,20 @@ def _check_names(source):
         if near or name == "person": raise DataError(f"{source.name}: table {name!r} is missing; found {found}.{hint}")
     if not any(t in source.found for t in DOMAINS): raise DataError(f"{source.name}: no clinical table; expected at least one of {', '.join(DOMAINS)}; found {found}.")
 
-def tables_of(
-    source, # of `locate`
-)->tuple:
-    "The OMOP tables by name, columns and types as promised, absent optional columns null; and the ragged lines of each. Raises `DataError` before any work."
-    here = source.found
+def tables_of(source)->tuple:
+    "The OMOP tables of a `Source` by name, columns and types as promised; and the ragged lines of each. Raises `DataError` before any work."
     _check_names(source)
-    out, ragged = {}, {}
-    for name in (t for t in TABLES if t in here): out[name] = pick(f"{source.name}: {name}", source.table(name), *wanted(name, "visit_occurrence" in here))
+    columns = {n: wanted(n, "visit_occurrence" in source.found) for n in TABLES if n in source.found}
+    out, ragged = {n: pick(f"{source.name}: {n}", source.table(n), *columns[n]) for n in columns}, {}
     for name, table in out.items():
-        if isinstance(here[name], Path) and here[name].suffix.lower() != ".parquet": table, ragged[name] = loaded(source.con, here[name], table)
-        out[name] = _whole(name, typed(f"{source.name}: {name}", table), "visit_occurrence" in here)
+        path = source.found[name]
+        if isinstance(path, Path) and path.suffix.lower() != ".parquet": table, ragged[name] = loaded(source.con, path, table)
+        out[name] = typed(f"{source.name}: {name}", table, _every(*columns[name]))
     return out, ragged
 
-def _whole(name, table, visits):
-    every = [n for names in wanted(name, visits)[0] for n in names.split("|")] + wanted(name, visits)[1]
-    return table.mutate(**{n: ibis.null(target(n)) for n in every if n not in table.columns})
-
-# %% ../nbs/04_omop.ipynb #d44490a9
-def concepts(
-    tables, # of `tables_of`
-):
-    "The concepts in use, computed once: concept_id, code, vocabulary, name. Concept 0, which means 'no concept', is none."
+# %% ../nbs/04_omop.ipynb #cdd7eab3
+def concepts(tables):
+    "The concepts in use in tables of `tables_of`, computed once: concept_id, code, vocabulary, name. Concept 0, which means 'no concept', is none."
     ids = [t.select(concept_id=c) for n, t in tables.items() if n != "concept" for c in t.columns if c.endswith("concept_id")]
     used = ibis.union(*ids, distinct=True).filter(_.concept_id != 0)
     if "concept" not in tables: return computed(used.mutate(code="OMOP//" + _.concept_id.cast("string"), vocabulary=ibis.null("string"), name=ibis.null("string")))
@@ -259,22 +225,18 @@ def concepts(
 
 def coded(table, stem, known):
     "The table with code, vocabulary and description by its `{stem}_concept_id`, else its `{stem}_source_concept_id`."
-    first = known.select(c1="concept_id", code1="code", vocabulary1="vocabulary", name1="name")
-    second = known.select(c2="concept_id", code2="code", vocabulary2="vocabulary", name2="name")
-    out = table.left_join(first, table[f"{stem}_concept_id"] == first.c1)
-    out = out.left_join(second, out[f"{stem}_source_concept_id"] == second.c2)
+    first, second = (known.rename({f"{c}{k}": c for c in known.columns}) for k in (1, 2))
+    out = table.left_join(first, table[f"{stem}_concept_id"] == first.concept_id1)
+    out = out.left_join(second, out[f"{stem}_source_concept_id"] == second.concept_id2)
     better = lambda a, b: ibis.ifelse(_.code1.notnull(), a, b)   # never one concept's code with another's name
     return out.mutate(code=ibis.coalesce(_.code1, _.code2), vocabulary=better(_.vocabulary1, _.vocabulary2), description=better(_.name1, _.name2))
 
-# %% ../nbs/04_omop.ipynb #6c3c94bb
-def when(date, datetime):
-    "The time of a row: its datetime, else its date."
-    return ibis.coalesce(_[datetime], _[date])
+def when(stem): return ibis.coalesce(_[f"{stem}_datetime"], _[f"{stem}_date"])
 
 def clinical(table, name, known):
     "The rows of one clinical table as `settle` takes them."
     kind, concept, date = DOMAINS[name]
-    rows = coded(table, concept, known).mutate(time=when(f"{date}_date", f"{date}_datetime"), value=_[f"{concept}_source_value"])
+    rows = coded(table, concept, known).mutate(time=when(date), value=_[f"{concept}_source_value"])
     own = ibis.ifelse(_.value.notnull(), "SOURCE//" + _.value, ibis.null("string"))
     vaccine = (_.vocabulary == "CVX").fill_null(False) if kind == "medication" else ibis.literal(False)
     return rows.select(source_id=_.person_id, encounter=_.visit_occurrence_id, time=_.time, bare=(_.time == _.time.truncate("D")).fill_null(False),
@@ -282,77 +244,57 @@ def clinical(table, name, known):
 
 def visits(table, known):
     "Visits as `settle_visits` takes them. `visit_source_value` often numbers the encounter, so it is never a code: without a concept the visit stays, and is no event."
-    rows = coded(table, "visit", known)
-    return rows.select(encounter=_.visit_occurrence_id, source_id=_.person_id, time=when("visit_start_date", "visit_start_datetime"), stop=when("visit_end_date", "visit_end_datetime"),
+    return coded(table, "visit", known).select(encounter=_.visit_occurrence_id, source_id=_.person_id, time=when("visit_start"), stop=when("visit_end"),
                        code=_.code, description=_.description, **{"class": ibis.coalesce(_.description, _.code)})
 
-# %% ../nbs/04_omop.ipynb #862cc44a
-LETTERS = {8532: "F", 8507: "M"}   # OMOP's concepts for female and male
+# %% ../nbs/04_omop.ipynb #333fa2ba
+LETTERS = {8532: "F", 8507: "M", "FEMALE": "F", "MALE": "M", "F": "F", "M": "M"}   # OMOP's concepts for female and male, and source values
 
-def births(
-    frame, # pandas: birth_datetime, year_of_birth, month_of_birth, day_of_birth
-)->tuple:
-    "The births, and which of them are guesses (month or day unknown)."
+def births(frame)->tuple:
+    "The births, and which of them are guesses (month or day unknown), from pandas columns birth_datetime, year_of_birth, month_of_birth and day_of_birth."
     month, day = frame["month_of_birth"].astype("Float64"), frame["day_of_birth"].astype("Float64")
     guess = pd.DataFrame({"year": frame["year_of_birth"], "month": month.fillna(7), "day": day.where(month.notna(), 1).fillna(15)}).astype("Float64")
     told = pd.to_datetime(frame["birth_datetime"]).astype("datetime64[us]")
     return told.fillna(pd.to_datetime(guess, errors="coerce").astype("datetime64[us]")), told.isna() & (month.isna() | day.isna())
 
-def persons(
-    table, # person
-    first, # function: people (source_id, birth) → a Series of their first record in the year of birth, by source id
-    known, # of `concepts`
-    until,
-)->tuple:
-    "Patients of `number_people`, rows by reason, and how many births are guesses."
+def first_record(tables, people):
+    "The first time in any clinical or visit table in their year of birth of the given people (source_id, birth): a pandas Series by source id."
+    some = ibis.memtable(pd.DataFrame({"person_id": people["source_id"], "born": people["birth"].dt.year}), schema={"person_id": "int64", "born": "int64"})
+    parts = [t.join(some, "person_id").select("born", "person_id", time=when(date)) for n, t in tables.items()
+             for date in [DOMAINS[n][2] if n in DOMAINS else "visit_start" if n == "visit_occurrence" else None] if date]
+    return ibis.union(*parts).filter(_.time.year() == _.born).group_by("person_id").aggregate(time=_.time.min()).execute().set_index("person_id")["time"].astype("datetime64[us]")
+
+def persons(tables, known, until)->tuple:
+    "Patients of `number_people`, rows by reason, and how many births are guesses. `known`: of `concepts`."
+    table = tables["person"]
     frame = table.filter(_.person_id.notnull()).execute().rename(columns={"person_id": "source_id"})   # an id that is null would make floats of all
     birth, guessed = births(frame)
     if guessed.any():
-        seen = frame["source_id"].map(first(frame.assign(birth=birth)[guessed & birth.notna()]).dt.normalize().to_dict()).astype("datetime64[us]")
+        seen = frame["source_id"].map(first_record(tables, frame.assign(birth=birth)[guessed & birth.notna()]).dt.normalize().to_dict()).astype("datetime64[us]")
         birth = birth.where(~(guessed & (seen < birth)), seen)
     names = known.select("concept_id", "name").execute().set_index("concept_id")["name"].dropna().to_dict()
-    letters = {"FEMALE": "F", "MALE": "M", "F": "F", "M": "M"}
     out = {n: frame[f"{c}_concept_id"].map(names).astype("object").fillna(frame[f"{c}_source_value"]) for n, c in (("race", "race"), ("ethnicity", "ethnicity"), ("sex", "gender"))}
-    out["sex"] = frame["gender_concept_id"].map(LETTERS).astype("object").fillna(out["sex"].map(lambda s: letters.get(str(s).upper(), s)))
+    out["sex"] = frame["gender_concept_id"].map(LETTERS).astype("object").fillna(out["sex"].map(lambda s: LETTERS.get(str(s).upper(), s)))
     people, why = number_people(frame[["source_id"]].assign(birth=birth, death=pd.Series(pd.NaT, frame.index, dtype="datetime64[us]"), **out), until)
-    missing = int(table.person_id.isnull().sum().fill_null(0).execute())
-    return people, why | {"unknown patient": missing}, int(guessed.sum())
+    return people, why | {"unknown patient": int(table.count().execute()) - len(frame)}, int(guessed.sum())
 
-def deaths(
-    table, # death
-    people, # of `number_people`
-    until,
-)->tuple:
-    "The patients with the earliest of their deaths, and rows by reason."
-    frame = table.filter(_.person_id.notnull()).select(source_id=_.person_id, time=when("death_date", "death_datetime")).execute()
+def deaths(table, people, until)->tuple:
+    "People (of `number_people`) with the earliest of their deaths, and rows of the death table by reason."
+    frame = table.filter(_.person_id.notnull()).select(source_id=_.person_id, time=when("death")).execute()
     frame = frame.sort_values(["source_id", "time"], ignore_index=True).merge(people[["source_id", "birth"]], "left")
     why = pd.Series("kept", frame.index)
     for reason, at in (("future", frame["time"] > until), ("pre-birth", frame["time"] < frame["birth"] - pd.Timedelta(days=1)), ("unknown patient", frame["birth"].isna()), ("undated", frame["time"].isna())): why[at] = reason
     kept = frame[why == "kept"]
     why[kept.index[kept.duplicated("source_id")]] = "duplicate"
     death = people["source_id"].map(kept.groupby("source_id")["time"].min().to_dict()).astype("datetime64[us]")
-    counts = why.value_counts().to_dict()
-    counts["unknown patient"] = counts.get("unknown patient", 0) + int(table.person_id.isnull().sum().fill_null(0).execute())
-    return people.assign(death=death), counts
+    return people.assign(death=death), why.value_counts().to_dict() | {"unknown patient": int((why == "unknown patient").sum()) + int(table.count().execute()) - len(frame)}
 
 # %% ../nbs/04_omop.ipynb #a805083c
 def sizes(tables)->dict:
     "Rows and largest id of each table."
-    out = {}
-    for name, t in tables.items():
-        key = f"{name}_id" if f"{name}_id" in t.columns else "person_id"
-        n, top = t.aggregate(n=t.count(), top=t[key].max()).to_pyarrow().to_pylist()[0].values()
-        out[name] = n, top
-    return out
+    key = lambda n, t: t[f"{n}_id" if f"{n}_id" in t.columns else "person_id"]
+    return {n: tuple(t.aggregate(n=t.count(), top=key(n, t).max()).to_pyarrow().to_pylist()[0].values()) for n, t in tables.items()}
 
-def first_record(tables, people):
-    "The first time in any clinical or visit table in their year of birth of the given people (source_id, birth): a pandas Series by source id."
-    some = ibis.memtable(pd.DataFrame({"person_id": people["source_id"], "born": people["birth"].dt.year}), schema={"person_id": "int64", "born": "int64"})
-    parts = [t.join(some, "person_id").select("born", "person_id", time=when(f"{date}_date", f"{date}_datetime")) for n, t in tables.items()
-             for date in [DOMAINS[n][2] if n in DOMAINS else "visit_start" if n == "visit_occurrence" else None] if date]
-    return ibis.union(*parts).filter(_.time.year() == _.born).group_by("person_id").aggregate(time=_.time.min()).execute().set_index("person_id")["time"].astype("datetime64[us]")
-
-# %% ../nbs/04_omop.ipynb #205675ee
 def read(
     source, # a folder of CSV or parquet files, a DuckDB file, an Ibis connection, or a URL such as "postgres://user@host/database"
     until=None, # rows after this moment are set aside as future; default: now
@@ -363,32 +305,24 @@ def read(
     place, until_ = locate(source, schema), moment(until)
     tables, ragged = tables_of(place)
     size, known = sizes(tables), concepts(tables)
-    people, why, guessed = persons(tables["person"], lambda some: first_record(tables, some), known, until_)
+    people, why, guessed = persons(tables, known, until_)
     if not len(people): raise DataError(f"{place.name}: table 'person': nobody with an id and a birth; expected at least one.")
-    counts, events, named, encounters = [counted("person", why, ragged.get("person", 0))], [], [], None
-    if "death" in tables:
-        people, why = deaths(tables["death"], people, until_)
-        counts.append(counted("death", why, ragged.get("death", 0)))
+    events, named, encounters, reasons = [], [], None, {"person": why}
+    if "death" in tables: people, reasons["death"] = deaths(tables["death"], people, until_)
     numbered = people_table(people)
     bar = tqdm([n for n in tables if n in DOMAINS or n == "visit_occurrence"], desc="reading", unit="table", disable=not progress, ascii=True, leave=False)
     for name in bar:
         bar.set_postfix_str(name)
         if name == "visit_occurrence":
             encounters = settle_visits(visits(tables[name], known), numbered, until_)
-            why = by_reason(encounters)
+            reasons[name] = by_reason(encounters)
         else:
-            once, described, why = settle(clinical(tables[name], name, known), numbered, encounters, until_)
+            once, described, reasons[name] = settle(clinical(tables[name], name, known), numbered, encounters, until_)
             events.append(once); named.append(described)
-        counts.append(counted(name, why, ragged.get(name, 0)))
-    for c in counts:
-        if c["rows"] != size[c["file"]][0] + ragged.get(c["file"], 0): raise AssertionError(f"{place.name}: {size[c['file']]} rows, but {c}")
-    notes = _notes(tables, guessed, len(people))
-    return assemble(people, encounters, events, named, Report(pd.DataFrame(counts), place.name, notes).check(), digest(place, size, (until, schema, 1)))
-
-def _notes(tables, guessed, n):
-    absent = [t for t in TABLES if t not in tables]
-    return (*([f"Not in this source: {', '.join(absent)}."] if absent else []), *(["No concept table: codes are OMOP concept ids."] if "concept" not in tables else []),
-            *([f"Birth is a guess, mid-year or mid-month, for {guessed:,} of {n:,} people."] if guessed else []))
+        if (n := sum(reasons[name].values())) != size[name][0]: raise AssertionError(f"{place.name}: {name}: {size[name][0]} rows, but {n} accounted for")
+    counts, absent = pd.DataFrame([counted(n, why, ragged.get(n, 0)) for n, why in reasons.items()]), [t for t in TABLES if t not in tables]
+    notes = ((absent, f"Not in this source: {', '.join(absent)}."), ("concept" in absent, "No concept table: codes are OMOP concept ids."), (guessed, f"Birth is a guess, mid-year or mid-month, for {guessed:,} of {len(people):,} people."))
+    return assemble(people, encounters, events, named, Report(counts, place.name, tuple(said for so, said in notes if so)).check(), digest(place, size, (until, schema, 1)))
 
 def digest(place, size, settings)->str:
     "The source's fingerprint: of its files' bytes, else of its name, table sizes and largest ids."
