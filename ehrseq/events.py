@@ -153,7 +153,6 @@ def _ids(column):
     whole = pd.api.types.is_float_dtype(column) and (column == column.round()).all()
     return column.astype("int64") if whole else column
 
-# %% ../nbs/01_events.ipynb #d2505b98
 def _check_columns(frame, source):
     for name in ("subject_id", "time", "code", "kind"):
         if name not in frame: raise DataError(f"{source}: column {name!r} is missing; found {', '.join(map(str, frame.columns))}.")
@@ -218,10 +217,9 @@ def aside(coded, until=None):
     "The reason for which a row (columns subject_id, time, birth, death, certificate, why) is set aside, or null. The first that holds counts."
     day = _.time.truncate("D")
     after = ibis.ifelse(_.death == _.death.truncate("D"), day > _.death, _.time > _.death)
-    future = ((_.time > ibis.timestamp(until)), "future") if until else (ibis.literal(False), "future")
     return ibis.cases((_.time.isnull(), "undated"), (~coded, "no code"), (_.subject_id.isnull(), "unknown patient"),
                       (_.time < _.birth - ibis.interval(days=1), "pre-birth"),  # a day's grace: birth is a local date, times are UTC
-                      ((_.certificate | after).fill_null(False), "post-death"), future, (_.why.notnull(), _.why), else_=ibis.null("string"))
+                      ((_.certificate | after).fill_null(False), "post-death"), (_.time > ibis.timestamp(until) if until else ibis.literal(False), "future"), (_.why.notnull(), _.why), else_=ibis.null("string"))
 
 def _defaults(rows, **values): return rows.mutate(**{n: v for n, v in values.items() if n not in rows.columns})
 
@@ -276,8 +274,7 @@ def facts(people)->list:
     "Births, deaths, sex, race and ethnicity of patients (of `number_people`), as a table of events."
     rows = [people.assign(time=people["birth"], code=BIRTH, kind="birth"), people.assign(time=people["death"], code=DEATH, kind="death").dropna(subset="time")]
     rows += [people.assign(time=pd.Series(pd.NaT, people.index, "datetime64[us]"), code=system + "//" + people[name].astype("string"), kind="demographic").dropna(subset="code") for system, name in (("GENDER", "sex"), ("RACE", "race"), ("ETHNICITY", "ethnicity")) if name in people]
-    frame = pd.concat([r[["subject_id", "time", "code", "kind"]] for r in rows], ignore_index=True).assign(numeric_value=None, visit_id=None)
-    return ibis.memtable(frame[list(SCHEMA)], schema=ibis.schema(SCHEMA))
+    return ibis.memtable(pd.concat(rows, ignore_index=True).assign(numeric_value=None, visit_id=None)[list(SCHEMA)], schema=ibis.schema(SCHEMA))
 
 def assemble(people, visits, tables, descriptions, report, digest)->Events:
     "What a source's chapter hands back, from patients (of `number_people`), visits (of `settle_visits`, or None), and of `settle` the events and their descriptions."
