@@ -191,8 +191,7 @@ def engine():
 
 def computed(expression):
     "The expression, computed once and kept in its engine for this session."
-    con = expression.get_backend()
-    if con.name != "pyspark": return con.create_table(ibis.util.gen_name("ehrseq"), expression, temp=True)
+    if (con := expression.get_backend()).name != "pyspark": return con.create_table(ibis.util.gen_name("ehrseq"), expression, temp=True)
     expression.limit(0).execute()   # Spark has no temporary tables, and Ibis's cache there forgets to bring along what is in memory
     return expression.cache()
 
@@ -290,8 +289,7 @@ def assemble(people, visits, tables, descriptions, report, digest)->Events:
     sums = ibis.union(*named).filter(_.description.notnull()).group_by(["code", "description"]).aggregate(n=_.n.sum())
     codes = computed(sums.mutate(rank=best).filter(_["rank"] == 0).select("code", "description"))
     subjects = people[["subject_id", "source_id", *(["split"] if "split" in people else [])]].astype({"source_id": "string"})
-    table = ibis.union(*(t.cast(SCHEMA) for t in every))   # Spark numbers rows in 32 bits
-    return Events(table, where, codes, ibis.memtable(subjects, schema={c: "int64" if c == "subject_id" else "string" for c in subjects}), report, digest)
+    return Events(ibis.union(*(t.cast(SCHEMA) for t in every)), where, codes, ibis.memtable(subjects, schema={c: "int64" if c == "subject_id" else "string" for c in subjects}), report, digest)   # cast: Spark numbers rows in 32 bits
 
 # %% ../nbs/01_events.ipynb #3ad96e9d
 def together(*sources)->Events:

@@ -51,7 +51,6 @@ class Source:
     files: tuple = ()   # whose bytes tell whether it is the same again; none for a server
 
     def table(self, name):
-        "One table, lazily."
         where = self.found[name]
         return file_table(self.con, where) if isinstance(where, Path) else self.con.table(where[0], database=where[1])
 
@@ -68,6 +67,7 @@ def connect(url):
         why = f"{type(e).__name__}" if any(p in str(e) for p in parts) else f"{type(e).__name__}: {e}"
     raise DataError(f"{public(url)}: cannot connect; {why.strip()}" + " Install the driver: pip install 'ehrseq[omop]'." * ("ModuleNotFoundError" in why))
 
+# %% ../nbs/04_omop.ipynb #ea5ad2d4
 def files(folder)->dict:
     "Lower-case table name → path of its CSV, TSV (either also .gz) or parquet file. Raises `DataError` for an OMOP table that is there twice."
     out = {}
@@ -192,6 +192,7 @@ def _check(where, table, valid, expected, name):
     bad = table.filter(_.x.notnull(), ~valid.fill_null(False)).limit(1).execute()
     if len(bad): raise DataError(f"{where}: column {name!r}: found {bad['x'][0]!r}; expected {expected}.")
 
+# %% ../nbs/04_omop.ipynb #025f91a5
 def _check_names(source):
     found = ", ".join(sorted(source.found)[:12]) or "no table"
     for name in (t for t in TABLES if t not in source.found):
@@ -231,16 +232,16 @@ def coded(table, stem, known):
     better = lambda a, b: ibis.ifelse(_.code1.notnull(), a, b)   # never one concept's code with another's name
     return out.mutate(code=ibis.coalesce(_.code1, _.code2), vocabulary=better(_.vocabulary1, _.vocabulary2), description=better(_.name1, _.name2))
 
+# %% ../nbs/04_omop.ipynb #8760b8c1
 def when(stem): return ibis.coalesce(_[f"{stem}_datetime"], _[f"{stem}_date"])
 
 def clinical(table, name, known):
     "The rows of one clinical table as `settle` takes them."
     kind, concept, date = DOMAINS[name]
     rows = coded(table, concept, known).mutate(time=when(date), value=_[f"{concept}_source_value"])
-    own = ibis.ifelse(_.value.notnull(), "SOURCE//" + _.value, ibis.null("string"))
     vaccine = (_.vocabulary == "CVX").fill_null(False) if kind == "medication" else ibis.literal(False)
     return rows.select(source_id=_.person_id, encounter=_.visit_occurrence_id, time=_.time, bare=(_.time == _.time.truncate("D")).fill_null(False),
-                       code=ibis.coalesce(_.code, own), kind=ibis.ifelse(vaccine, "immunization", kind), description=_.description, numeric_value=_.value_as_number.cast("float32"))
+                       code=ibis.coalesce(_.code, ibis.ifelse(_.value.notnull(), "SOURCE//" + _.value, ibis.null("string"))), kind=ibis.ifelse(vaccine, "immunization", kind), description=_.description, numeric_value=_.value_as_number.cast("float32"))
 
 def visits(table, known):
     "Visits as `settle_visits` takes them. `visit_source_value` often numbers the encounter, so it is never a code: without a concept the visit stays, and is no event."
