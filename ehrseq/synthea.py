@@ -120,10 +120,9 @@ def _not_utf8(path, error):
 # %% ../nbs/02_synthea.ipynb #33ece87a
 ISO = r"^(000[1-9]|00[1-9]\d|0[1-9]\d{2}|[1-9]\d{3})-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?)?$"
 
-def scan(con, path, required, optional=()):
+def scan(con, path, head, required, optional=()):
     "The named columns of a CSV file as a table of text (null for an absent optional one), its number of records, and how many of them were ragged."
-    head, lines = header(path)
-    names = columns(path, head, required, optional)
+    (head, lines), names = head, columns(path, head[0], required, optional)
     key = f"csv_{path.name.split('.')[0]}"
     view = con.read_csv(path, table_name=f"{key}_view", columns={h: "VARCHAR" for h in head}, header=True, auto_detect=False, delim=",",
                         quote='"', escape='"', ignore_errors=True, store_rejects=True, rejects_table=f"{key}_rejects", rejects_scan=f"{key}_scans")
@@ -145,10 +144,10 @@ def records(path)->int:
     return n - 1
 
 # %% ../nbs/02_synthea.ipynb #6221d990
-def check_values(table, path, column, valid, expected):
-    "Raise `DataError` with the line of the first non-empty value for which the deferred expression `valid` is false."
-    bad = table.filter(_[column].notnull(), ~valid.fill_null(False)).select(column).limit(1).execute()
-    if len(bad): raise DataError(f"{path}: column {column!r}, line {_line(path, column, bad[column][0])}: found {bad[column][0][:80]!r}; expected {expected}.")
+def check_values(table, path, expected, **valid):
+    "Raise `DataError` with the line of a non-empty value for which the deferred expression of its column is false."
+    bad = table.aggregate(**{column: _[column].min(where=~v.fill_null(False)) for column, v in valid.items()}).execute().iloc[0]
+    for column, value in bad.dropna().items(): raise DataError(f"{path}: column {column!r}, line {_line(path, column, value)}: found {value[:80]!r}; expected {expected}.")
 
 def _line(path, column, value):
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as stream:
@@ -161,23 +160,22 @@ def _line(path, column, value):
 # %% ../nbs/02_synthea.ipynb #fabe7c7d
 def times(table, path, *names):
     "`table` with text columns turned into timestamps (UTC, µs). Raises `DataError` with the line of a bad one."
-    for name in names:
-        check_values(table, path, name, _[name].re_search(ISO) & _[name].try_cast("timestamp(6)").notnull(), "YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ")
+    check_values(table, path, "YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ", **{name: _[name].re_search(ISO) & _[name].try_cast("timestamp(6)").notnull() for name in names})
     return table.mutate(**{name: _[name].try_cast("timestamp(6)") for name in names})
 
 # %% ../nbs/02_synthea.ipynb #27d7d834
 DEATH_CERTIFICATES = ("308646001", "69453-9")  # the certification encounter (SNOMED), the cause-of-death observation (LOINC)
 SUMMARIES = ("DALY", "QALY", "QOLS")           # computed over a whole life, dated in its middle
 
-def patients(con, path)->tuple:
+def patients(con, path, head)->tuple:
     "A row a patient (pandas), and the size of the file."
-    raw, size = scan(con, path, ["ID", "BIRTHDATE"], ["DEATHDATE", "GENDER", "RACE", "ETHNICITY"])
+    raw, size = scan(con, path, head, ["ID", "BIRTHDATE"], ["DEATHDATE", "GENDER", "RACE", "ETHNICITY"])
     raw = times(raw, path, "BIRTHDATE", "DEATHDATE").rename(source_id="ID", birth="BIRTHDATE", death="DEATHDATE", sex="GENDER", race="RACE", ethnicity="ETHNICITY")
     return raw.execute(), size
 
-def visits(con, path)->tuple:
+def visits(con, path, head)->tuple:
     "Encounters as `settle_visits` takes them, and the size of the file."
-    raw, size = scan(con, path, ["ID", "PATIENT", "START", "CODE"], ["STOP", "CLASS", "DESCRIPTION"])
+    raw, size = scan(con, path, head, ["ID", "PATIENT", "START", "CODE"], ["STOP", "CLASS", "DESCRIPTION"])
     raw = times(raw, path, "START", "STOP")
     return raw.select(encounter="ID", source_id="PATIENT", time="START", stop="STOP", description="DESCRIPTION", code="SNOMED//" + raw.CODE, coded=raw.CODE.notnull(),
                       certificate=(raw.CODE == DEATH_CERTIFICATES[0]).fill_null(False), **{"class": "CLASS"}), size
@@ -187,16 +185,16 @@ LARGEST = 3.4e38   # that a float32 holds; NaN and infinity lie beyond it
 SYSTEMS = {"HTTP://SNOMED.INFO/SCT": "SNOMED", "SNOMED-CT": "SNOMED", "HTTP://WWW.NLM.NIH.GOV/RESEARCH/UMLS/RXNORM": "RXNORM",
            "HTTP://LOINC.ORG": "LOINC", "HTTP://HL7.ORG/FHIR/SID/CVX": "CVX"}
 
-def clinical(con, kind, path)->tuple:
+def clinical(con, kind, path, head)->tuple:
     "The rows of one clinical table as `settle` takes them, and the size of the file."
     system = TABLES[kind][1]
-    raw, size = scan(con, path, ["PATIENT", "ENCOUNTER", "CODE", "START"], ["DESCRIPTION", "SYSTEM", "VALUE", "TYPE"])
+    raw, size = scan(con, path, head, ["PATIENT", "ENCOUNTER", "CODE", "START"], ["DESCRIPTION", "SYSTEM", "VALUE", "TYPE"])
     bare = raw.START.length() <= 10
     raw = times(raw.mutate(bare=bare), path, "START")
     numeric = (raw.TYPE == "numeric") if kind == "observation" else ibis.literal(False)
     value = raw.VALUE.try_cast("float64")
     value = ibis.ifelse(value.abs() <= LARGEST, value, ibis.null("float64")).cast("float32")
-    check_values(raw.filter(numeric), path, "VALUE", _.VALUE.try_cast("float64").abs() <= LARGEST, "a number, because TYPE is numeric")
+    if kind == "observation": check_values(raw.filter(numeric), path, "a number, because TYPE is numeric", VALUE=_.VALUE.try_cast("float64").abs() <= LARGEST)
     named = raw.SYSTEM.upper()
     system = ibis.cases((named.isnull() | (named == "UNKNOWN"), system), *((named == k, v) for k, v in SYSTEMS.items()), else_=named)
     return raw.select(source_id="PATIENT", encounter="ENCOUNTER", time="START", bare="bare", code=system + "//" + raw.CODE, kind=ibis.literal(kind), description="DESCRIPTION",
@@ -211,22 +209,22 @@ def read(
 )->Events:
     "Read a Synthea export. Raises `DataError` before any work if it cannot be read as it is."
     paths, until_ = find(folder), moment(until)
-    for path in paths.values(): header(path)   # no table is read before every file is known to be whole
+    heads = {name: header(path) for name, path in paths.items()}   # no table is read before every file is known to be whole
     con, bar = engine(), tqdm(paths.items(), desc="reading", unit="table", disable=not progress, ascii=True, leave=False)
     counts, tables, named, kinds = [], [], [], {table: kind for kind, (table, _) in TABLES.items()}
     for name, path in bar:
         bar.set_postfix_str(name)
         if name == "patients":
-            frame, size = patients(con, path)
+            frame, size = patients(con, path, heads[name])
             people, why = number_people(frame, until_)
             if not len(people): raise DataError(f"{path}: no patient with an id and a birth date; expected at least one.")
             known = people_table(people)
         elif name == "encounters":
-            raw, size = visits(con, path)
+            raw, size = visits(con, path, heads[name])
             encounters = settle_visits(raw, known, until_)
             why = by_reason(encounters)
         else:
-            raw, size = clinical(con, kinds[name], path)
+            raw, size = clinical(con, kinds[name], path, heads[name])
             once, described, why = settle(raw, known, encounters, until_)
             tables.append(once); named.append(described)
         counts.append(counted(path.name, why, size[1]))
