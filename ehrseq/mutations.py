@@ -153,7 +153,7 @@ def damaged(file, change): return replace(file, damage=(*file.damage, change))
 
 enter("harmless",
       windows_lines=lambda file, rng: replace(file, newline="\r\n"),
-      byte_order_mark=lambda file, rng: damaged(file, lambda content: b"\xef\xbb\xbf" + content),
+      byte_order_mark=lambda file, rng: damaged(file, lambda content: b"\xef\xbb\xbf" + content.removeprefix(b"\xef\xbb\xbf")),   # one, however often
       lower_case_header=lambda file, rng: replace(file, header=[h.lower() for h in file.header]),
       quoted_throughout=lambda file, rng: replace(file, quoting=csv.QUOTE_ALL),
       trailing_blank_lines=lambda file, rng: damaged(file, lambda content, n=rng.randint(1, 9): content + file.newline.encode() * n),
