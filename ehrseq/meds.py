@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from ibis import _
 from tqdm.std import tqdm
 
-from .events import BIRTH, DEATH, SCHEMA, VISITS, DataError, Events, Report, aside, counted, engine, fingerprint, people_table
+from .events import BIRTH, DEATH, SCHEMA, VISITS, Events, Report, aside, counted, engine, people_table
+from .files import DataError, fingerprint
 from .tiers import choose
 
 # %% ../nbs/03_meds.ipynb #0076ad6b
@@ -52,7 +53,7 @@ KIND_OF = {part: kind for kind, parts in PARTS.items() for part in parts.split()
 
 def _kind(table, kinds):
     first = table.code.split("//")[0].upper()
-    return ibis.cases((table.time.isnull() & ~first.isin([BIRTH, DEATH]), "demographic"), *((first.isin([p.upper() for p, k in kinds.items() if k == kind]), kind) for kind in dict.fromkeys(kinds.values())), else_="observation")
+    return ibis.cases((table.time.isnull() & ~first.isin([BIRTH, DEATH]), "demographic"), *((first.isin([p for p, k in kinds.items() if k == kind]), kind) for kind in dict.fromkeys(kinds.values())), else_="observation")
 
 # %% ../nbs/03_meds.ipynb #ff17adcc
 def read(

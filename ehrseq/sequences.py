@@ -184,7 +184,7 @@ def _fit(con, paths, people, codes, vocab_size):
     return vocabs.fit(counts.merge(codes, "left", "code")[["code", "kind", "n", "description"]], vocab_size)
 
 def _flatten(folder, con, paths, ranges, people, vocab, bar)->np.ndarray:
-    "The parts, sorted one by one, as the flat arrays of all; the rate of unknown codes."
+    "The parts, sorted one by one, laid down as the flat arrays of all; returns all codes."
     ids = ibis.memtable(pd.DataFrame({"code": list(vocab.codes), "id": list(vocab.ids.values())}), schema={"code": "string", "id": "int32"})
     some = ibis.memtable(people[["subject_id"]], schema={"subject_id": "int64"})
     room, done = sum(pq.read_metadata(p).num_rows for p in paths), 0
