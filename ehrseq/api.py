@@ -11,9 +11,6 @@ from pathlib import Path
 
 from . import meds, mimic, omop, synthea
 from .events import DataError, Events, from_pandas, together
-from .jobs import pretrain
-from .runs import Run
-from .sequences import Cohort, tokenize
 
 # %% ../nbs/70_api.ipynb #6a45c7ce
 SAMPLE = Path(__file__).parent / "sample" if "__file__" in globals() else Path("../ehrseq/sample")
@@ -46,6 +43,7 @@ def read(
 
 def from_pretrained(
     folder, # a run folder, or "owner/name" on the Hugging Face hub
-)->Run:
-    "A pre-trained encoder with its vocabulary, ready to `embed`."
+):
+    "A `Run`: a pre-trained encoder with its vocabulary, ready to `embed`."
+    from ehrseq.runs import Run   # here, because torch comes with it, and reading does without
     return Run(folder)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLINICAL', 'KINDS', 'BIRTH', 'DEATH', 'SCHEMA', 'SPLITS', 'VISITS', 'REASONS', 'Report', 'split_of', 'Events',
-           'from_pandas', 'engine', 'computed', 'moment', 'number_people', 'people_table', 'aside', 'settle_visits',
-           'settle', 'by_reason', 'counted', 'facts', 'assemble', 'together', 'shared_cohort']
+           'from_pandas', 'engine', 'computed', 'forgotten', 'moment', 'number_people', 'people_table', 'aside',
+           'settle_visits', 'settle', 'by_reason', 'counted', 'facts', 'assemble', 'together', 'shared_cohort']
 
 # %% ../nbs/01_events.ipynb #48e721eb
 import hashlib
@@ -173,6 +173,7 @@ def engine():
     "An embedded DuckDB that spills to disk; it holds at most `EHRSEQ_MEMORY` (such as 3GB; default: most of the machine's)."
     con = ibis.duckdb.connect(temp_directory=str(Path(tempfile.gettempdir()) / "ehrseq-spill"))
     if os.getenv("EHRSEQ_MEMORY"): con.con.execute("SET memory_limit = ?", [os.environ["EHRSEQ_MEMORY"]])
+    con.raw_sql("SET disabled_optimizers = 'build_side_probe_side'")   # nobody knows how long a CSV file is, and the guess would hash all of it; our joins have their smaller table on the right
     if find_spec("ipywidgets"): con.raw_sql("SET enable_progress_bar = false")  # its bar would leave widget state in notebooks, ours is over the tables; without ipywidgets it is off, and the setting refused
     return con
 
@@ -181,6 +182,11 @@ def computed(expression):
     if (con := expression.get_backend()).name != "pyspark": return con.create_table(ibis.util.gen_name("ehrseq"), expression, temp=True)
     expression.limit(0).execute()   # Spark has no temporary tables, and Ibis's cache there forgets to bring along what is in memory
     return expression.cache()
+
+def forgotten(table):
+    "Give back the room of a `computed` table."
+    if (con := table.get_backend()).name == "pyspark": table.release()
+    else: con.raw_sql(f'DROP TABLE "{table.op().name}"')
 
 def moment(until=None)->datetime:
     "The moment after which nothing can have happened: `until`, or now (UTC)."
@@ -210,26 +216,26 @@ def aside(coded, until=None):
 def _defaults(rows, **values): return rows.mutate(**{n: v for n, v in values.items() if n not in rows.columns})
 
 def settle_visits(
-    raw, # encounter, source_id, time, stop, class, code, description; a visit without a code is no event of its own; where known `certificate` (of death), `coded` (false: set aside for want of a code)
+    raw, # encounter, source_id, time, stop, class, code, description; a visit without a code is no event of its own; where known `certificate` (of death), `coded` (false: set aside for want of a code), `unreadable`
     people, # of `people_table`
     until=None,
 ):
     "Visits with visit_id (by patient and time), subject_id and reason, computed once."
-    raw = _defaults(raw, certificate=ibis.literal(False), coded=ibis.literal(True), why=ibis.null("string"))
+    raw = _defaults(raw, certificate=ibis.literal(False), coded=ibis.literal(True), why=ibis.null("string"), unreadable=ibis.literal(False))
     joined = raw.left_join(people, "source_id").drop("source_id_right")
     repeat = ibis.row_number().over(group_by="encounter", order_by=["time", "source_id", "code"])
-    marked = joined.mutate(reason=aside(_.coded & _.encounter.notnull(), until), repeat=repeat).mutate(reason=ibis.coalesce(_.reason, ibis.ifelse(_.repeat > 0, "duplicate", ibis.null("string"))))
+    marked = joined.mutate(reason=ibis.ifelse(_.unreadable, "unreadable", aside(_.coded & _.encounter.notnull(), until)), repeat=repeat).mutate(reason=ibis.coalesce(_.reason, ibis.ifelse(_.repeat > 0, "duplicate", ibis.null("string"))))
     order = ibis.row_number().over(group_by=_.reason.isnull(), order_by=["subject_id", "time", "encounter"])
     return computed(marked.mutate(visit_id=order.cast("int64")))
 
 def settle(
-    rows, # source_id, encounter, time, code, kind, numeric_value, description; where known `bare` (a date without a time), `certificate` (of death), `why` (a reason of the source's own)
+    rows, # source_id, encounter, time, code, kind, numeric_value, description, and table, the file they are from; where known `bare` (a date without a time), `certificate` (of death), `why` (a reason of the source's own), `unreadable` (for the source to refuse)
     people, # of `people_table`
     visits=None, # of `settle_visits`
     until=None,
 )->tuple:
-    "The rows kept, as events; their descriptions (code, description, n); and how many were kept or set aside, by reason. An event said twice is one."
-    rows = _defaults(rows, bare=ibis.literal(False), certificate=ibis.literal(False), why=ibis.null("string"))
+    "The rows kept, as events; their descriptions (code, description, n); and how many were kept or set aside, by table and reason. An event that a table says twice is one."
+    rows = _defaults(rows, bare=ibis.literal(False), certificate=ibis.literal(False), why=ibis.null("string"), unreadable=ibis.literal(False))
     joined = rows.left_join(people, "source_id").drop("source_id_right")
     if visits is None: out = joined.mutate(visit_id=ibis.null("int64"))
     else:
@@ -239,17 +245,20 @@ def settle(
             time=ibis.ifelse(mine & _.bare & (_.start.truncate("D") == _.time), _.start, _.time),
             certificate=_.certificate | (mine & (_.whence == "post-death") & (_.time >= _.start.truncate("D"))).fill_null(False),   # what a certificate repeats of earlier years is history
             visit_id=ibis.ifelse(mine & _.whence.isnull(), _.visit_id, ibis.null("int64")))
-    marked = computed(out.mutate(reason=aside(_.code.notnull(), until)).select(*SCHEMA, "description", "reason"))
+    marked = computed(out.mutate(reason=ibis.ifelse(_.unreadable, "unreadable", aside(_.code.notnull(), until))).select("table", *SCHEMA, "description", "reason"))
     kept = marked.filter(_.reason.isnull())
-    once, counts = computed(kept.select(*SCHEMA).distinct()), by_reason(marked)
-    single = int(once.count().execute())
-    return once, computed(kept.group_by(["code", "description"]).aggregate(n=_.count())), counts | {"kept": single, "duplicate": counts.get("kept", 0) - single}
+    once, described = computed(kept.select("table", *SCHEMA).distinct()), computed(kept.group_by(["code", "description"]).aggregate(n=_.count()))
+    single, counts = once.group_by("table").aggregate(n=_.count()).execute().set_index("table")["n"].to_dict(), by_reason(marked, "table")
+    for table, why in counts.items(): why |= {"kept": single.get(table, 0), "duplicate": why.get("kept", 0) - single.get(table, 0)}
+    forgotten(marked)
+    return once.select(*SCHEMA), described, counts
 
 # %% ../nbs/01_events.ipynb #826ac847
-def by_reason(marked)->dict:
-    "How many rows were kept, and how many set aside by reason."
-    n = marked.group_by("reason").aggregate(n=_.count()).execute()
-    return dict(zip(n["reason"].where(n["reason"].notna(), "kept"), n["n"].astype(int)))
+def by_reason(marked, by=None)->dict:
+    "How many rows were kept, and how many set aside by reason; `by` a column, a dictionary for each of its values."
+    n = marked.group_by([by, "reason"] if by else ["reason"]).aggregate(n=_.count()).execute()
+    count = lambda t: dict(zip(t["reason"].where(t["reason"].notna(), "kept"), t["n"].astype(int)))
+    return {value: count(t) for value, t in n.groupby(by)} if by else count(n)
 
 def counted(file, counts, ragged=0)->dict:
     "A row of the reading report, from counts by reason."

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from ibis import _
 from tqdm.std import tqdm
 
-from .events import BIRTH, DEATH, SCHEMA, VISITS, Events, Report, aside, counted, engine, people_table
+from .events import BIRTH, DEATH, SCHEMA, VISITS, Events, Report, aside, by_reason, counted, engine, people_table
 from .files import DataError, fingerprint
 from .tiers import choose
 
@@ -121,9 +121,7 @@ def _codes(events, folder):
     return events.get_backend().read_parquet(str(given)).filter(_.description.notnull()).group_by("code").aggregate(description=_.description.min())
 
 def _counts(marked, folder):
-    n = marked.group_by(["filename", "reason"]).aggregate(n=_.count()).execute()
-    n["reason"] = n["reason"].where(n["reason"].notna(), "kept")
-    return pd.DataFrame([counted(str(Path(name).relative_to(folder)), dict(zip(of["reason"], of["n"].astype(int)))) for name, of in n.groupby("filename")])
+    return pd.DataFrame([counted(str(Path(name).relative_to(folder)), why) for name, why in by_reason(marked, "filename").items()])
 
 def _notes(raw, folder, kinds):
     if _ours(folder): return ()

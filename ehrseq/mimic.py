@@ -160,8 +160,8 @@ def read(
     for name in bar:
         bar.set_postfix_str(name)
         raw, n = clinical(con, paths, name, encounters)
-        once, described, why = settle(raw, known, encounters, until_)
-        events.append(once); named.append(described); counts.append(counted(paths[name].name, why))
+        once, described, why = settle(raw.mutate(table=ibis.literal(name)), known, encounters, until_)
+        events.append(once); named.append(described); counts.append(counted(paths[name].name, why.get(name, {})))
         if counts[-1]["rows"] != n: raise AssertionError(f"{paths[name]}: {n} rows, but {counts[-1]}")
     return assemble(people, encounters, events, named, Report(pd.DataFrame(counts), str(folder), _notes(paths, tables)).check(), fingerprint(paths.values(), (until, tuple(tables), 1)))
 

@@ -298,8 +298,8 @@ def read(
             encounters = settle_visits(visits(tables[name], known), numbered, until_)
             reasons[name] = by_reason(encounters)
         else:
-            once, described, reasons[name] = settle(clinical(tables[name], name, known), numbered, encounters, until_)
-            events.append(once); named.append(described)
+            once, described, why = settle(clinical(tables[name], name, known).mutate(table=ibis.literal(name)), numbered, encounters, until_)
+            events.append(once); named.append(described); reasons[name] = why.get(name, {})
         if (n := sum(reasons[name].values())) != size[name][0]: raise AssertionError(f"{place.name}: {name}: {size[name][0]} rows, but {n} accounted for")
     counts, absent = pd.DataFrame([counted(n, why, ragged.get(n, 0)) for n, why in reasons.items()]), [t for t in TABLES if t not in tables]
     notes = ((absent, f"Not in this source: {', '.join(absent)}."), ("concept" in absent, "No concept table: codes are OMOP concept ids."), (guessed, f"Birth is a guess, mid-year or mid-month, for {guessed:,} of {len(people):,} people."))
