@@ -110,7 +110,7 @@ def is_omop(source, schema=None)->bool:
     "Whether a source (whatever `read` takes) has a person table and a clinical one. Looks at names only; False for what is not there; `DataError` for a server that cannot be reached."
     text = str(source)
     if not hasattr(source, "list_tables") and "://" not in text and not Path(text).is_dir() and not is_duckdb(Path(text)): return False
-    found = locate(source, schema).found
+    found = files(text) if Path(text).is_dir() else locate(source, schema).found
     return "person" in found and any(t in found for t in DOMAINS)
 
 # %% ../nbs/04_omop.ipynb #646dca1e

@@ -149,18 +149,18 @@ LARGEST = 3.4e38   # that a float32 holds; NaN and infinity lie beyond it
 TIMES = {"patients": ("BIRTHDATE", "DEATHDATE"), "encounters": ("START", "STOP")}
 
 def readable(name)->dict:
-    "Of a table, the columns that must parse: what is expected of a value there, and the deferred expression that says whether it is so."
-    of = {c: ("YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ", _[c].re_search(ISO) & _[c].try_cast("timestamp(6)").notnull()) for c in TIMES.get(name, ("START",))}
+    "Of a table, what is expected of the columns that must parse: each with the deferred expression that says whether a value does."
+    times = {c: _[c].re_search(ISO) & _[c].try_cast("timestamp(6)").notnull() for c in TIMES.get(name, ("START",))}
     number = ibis.ifelse((_.TYPE == "numeric").fill_null(False), _.VALUE.try_cast("float64").abs() <= LARGEST, True)
-    return of | ({"VALUE": ("a number, because TYPE is numeric", number)} if name == "observations" else {})
+    return {"YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ": times} | ({"a number, because TYPE is numeric": {"VALUE": number}} if name == "observations" else {})
 
 def unreadable(name):
     "True of a row with a value that does not parse."
-    return ibis.or_(*(_[column].notnull() & ~fits.fill_null(False) for column, (expected, fits) in readable(name).items()))
+    return ibis.or_(*(_[column].notnull() & ~fits.fill_null(False) for columns in readable(name).values() for column, fits in columns.items()))
 
 def refuse(raw, path, name):
     "Raise `DataError` for the first value that does not parse, with its line."
-    for column, (expected, fits) in readable(name).items(): check_values(raw, path, expected, ALIASES, **{column: fits})
+    for expected, columns in readable(name).items(): check_values(raw, path, expected, ALIASES, **columns)
 
 
 # %% ../nbs/02_synthea.ipynb #27d7d834
