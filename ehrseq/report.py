@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import inspect, metrics
+from . import disclosure, inspect, metrics
 from .batch import collate, recent_windows
+from .events import SPLITS
 from .scores import headlines
 
 # %% ../nbs/55_report.ipynb #153bdcdc
@@ -29,24 +30,34 @@ h.onclick=go;h.onkeydown=e=>{if(e.key=='Enter'||e.key==' '){e.preventDefault();g
 def report(run, manifest)->str:
     "The run as one self-contained HTML page."
     from ehrseq import plots
-    name = run.config["encoder"].split(":")[-1]
-    figures = [plots.loss_curve(run.history)] + [plots.score_points({name if n == "ours" else n: v for n, v in row.items()}, label, "test patients, 95 % interval") for label, row in headlines(run.metrics).items()]
+    name, least = run.config["encoder"].split(":")[-1], disclosure.threshold(run.cohort.info["source"])
+    figures = [plots.loss_curve(run.history)] + [plots.score_points({name if n == "ours" else n: v for n, v in row.items()}, label, "test patients, 95 % interval") for label, row in headlines(run.metrics).items() if row["ours"]["n"] >= least]
     html = _html(figures, first=True)
-    training, scores, places = html[0], "".join(html[1:]), "".join(_html([run.map("disease"), run.map("age")]))
-    note, patient = _one_patient(run)
-    return _page(run, manifest, training, scores + _codes(run), places, note, "".join(_html([patient])))
+    training, scores, places = html[0], "".join(html[1:]), "".join(_html(_maps(run, least)))
+    note, patient = _one_patient(run) if not least else ("No single patient is in a report that may be passed on. `run.explore()` shows them, on this machine.", None)
+    return _page(run, manifest, training, scores + _codes(run, least), places, note, "".join(_html([patient])) if patient else "", least)
 
-def _codes(run):
+def _maps(run, least):
+    "By disease and age; where counts are withheld, by disease alone: two maps with the same points tell who is both."
+    if not least: return [run.map("disease"), run.map("age")]
+    from ehrseq.plots import patient_map
+    frame = run.places()
+    return [patient_map(frame[["x", "y"]].assign(disease=disclosure.grouped(frame["disease"], least)), "disease", f"{run.config['encoder']}: all patients, umap")]
+
+def _codes(run, least):
     "Next-visit precision and recall by code: a plot and a table to sort."
     table = run.codes()
     if table is None: return ""
     from ehrseq import plots
+    found = (table["recall"] * table["visits"]).fillna(0).round()
+    few = np.any([disclosure.small(n, least) for n in (table["visits"], table["predicted"], found, table["visits"] - found, table["predicted"] - found)], axis=0)
+    left, table = f" Left out: {few.sum()} codes with a count under {least}." * bool(few.sum()), table[~few]
     from html import escape
     number = lambda x: "" if np.isnan(x) else f"{x:.2f}"
     rows = "".join(f"<tr><td>{escape(r.name_)}</td><td class=t>{r.kind}</td><td>{r.visits:.0f}</td><td>{r.predicted:.0f}</td><td>{number(r.precision)}</td><td>{number(r.recall)}</td><td>{number(r.f1)}</td></tr>"
                    for r in table.rename(columns={"name": "name_"}).itertuples())
     head = "".join(f"<th>{h}</th>" for h in ("code", "kind", "next visits with it", "foretold", "precision", "recall", "F1"))
-    return "".join(_html([plots.code_scores(table, "Next visit: precision and recall by code")])) + f"<p class=note>Click on a heading to sort.</p><div class=tall><table class=sort><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{SORT}"
+    return "".join(_html([plots.code_scores(table, "Next visit: precision and recall by code")])) + f"<p class=note>Click on a heading to sort.{left}</p><div class=tall><table class=sort><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{SORT}"
 
 # %% ../nbs/55_report.ipynb #9aca866d
 def _html(figures, first=False):
@@ -67,31 +78,36 @@ def _one_patient(run):
     note = f"Test patient {who} (a run-local number), main disease: {disease[who]}. Size: {what}, mean over layers and heads."
     return note, timeline(frame, f"Patient {who}, most recent window", what)
 
-def _page(run, manifest, training, scores, places, note, patient):
+def _page(run, manifest, training, scores, places, note, patient, least):
     m, from_html = run.metrics, lambda text: f"<pre>{text}</pre>"
     first = [(f"{row['ours']['value']:.3f}", label) for label, row in headlines(m).items()][:3]
-    facts = [*first, (f"{m['data.patients.train']:,} / {m['data.patients.test']:,}", "train / test patients"),
+    people, careful = disclosure.people(run.cohort.summary(), least), f"Counts under {least} are withheld, and what would give them away. " * bool(least)
+    caveat = "<p class=note>Attention says where the model looked, not what mattered.</p>" * bool(patient)
+    facts = [*first, (f"{people.loc['train', 'patients']} / {people.loc['test', 'patients']}", "train / test patients"),
              (f"{m['data.tokens']:,}", "tokens"), (f"{m['params.total']:,}", "parameters"), (f"{m['train.seconds'] / 60:.1f} min", f"training, {m['train.steps']:,} steps"),
              (f"{m['train.peak_memory_bytes'] / 2**30:.1f} GiB", "peak memory")]
     cards = "".join(f"<div class=fact><b>{a}</b><span>{b}</span></div>" for a, b in facts)
-    table = run.scores().map(lambda x: f"{x:.3f}").assign(n=[f"{n:.0f}" for n in run.scores()["n"]]).to_html(border=0)
+    told = run.scores().query("n >= @least or n == 0")
+    table = told.map(lambda x: f"{x:.3f}").assign(n=[f"{n:.0f}" for n in told["n"]]).to_html(border=0)
     return f"""<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width"><title>ehrseq: {run.folder.name}</title><style>{STYLE}</style>
 <h1>{run.config['encoder']} · {run.config['tier']} · {manifest['objective']}</h1><p class=sub>{run.folder.name}, {manifest['started'][:16].replace('T', ' ')} UTC, seed {manifest['seed']}, target {manifest['target']}</p>
 <div class=facts>{cards}</div>
-<h2>What was read</h2>{from_html(run.cohort.report)}{run.cohort.summary().to_html(border=0, formatters={'unknown_rate': '{:.2%}'.format})}
-<p class=note>Rows in = rows kept + rows set aside, always. Tokens: {', '.join(run.cohort.info['kinds'])}; a code counts once a visit.</p>
+<h2>What was read</h2>{from_html(disclosure.reading(run.cohort.report, least))}{people.to_html(border=0)}
+<p class=note>{careful}Rows in = rows kept + rows set aside, always. Tokens: {', '.join(run.cohort.info['kinds'])}; a code counts once a visit.</p>
 <h2>How training went</h2>{training}
 <h2>How good it is</h2>{scores}<p class=note>Masked codes: each code of a test patient's most recent window is hidden once, codes of a visit in random order. Next visit: each test patient's last visit, from the history before it; thresholds chosen on validation patients; new: codes the patient never had.
 Embedding scores use the raw vectors of all test patients. Untrained: the same network before its first step. SVD of counts: no network at all. Intervals: bootstrap over patients.</p>
 <h2>Where the patients lie</h2>{places}<p class=note>All patients, UMAP of their vectors. Distances on a map are not to be measured; the scores above do that. Main disease: the rarest chronic condition group the patient has.</p>
-<h2>One patient</h2><p>{note}</p>{patient}<p class=note>Attention says where the model looked, not what mattered.</p>
+<h2>One patient</h2><p>{note}</p>{patient}{caveat}
 <h2>All scores</h2>{table}</html>"""
 
 # %% ../nbs/55_report.ipynb #0798ee2f
 def card(name, t, cohort, scores, manifest)->str:
     "The model card: what it is, what it was trained on, how good it is, what it is not for."
+    least = disclosure.threshold(cohort.info["source"])
     s = lambda x: "{value:.3f} ({low:.3f} – {high:.3f}, n = {n})".format(**x)
-    rows = "\n".join(f"| {label}{'' if who == 'ours' else ': ' + who} | {s(x)} |" for label, row in headlines(scores).items() for who, x in row.items())
+    rows = "\n".join(f"| {label}{'' if who == 'ours' else ': ' + who} | {s(x)} |" for label, row in headlines(scores).items() for who, x in row.items() if x["n"] >= least)
+    many = {k: disclosure.word(n, disclosure.small(n, least), least) for k in SPLITS for n in [scores[f"data.patients.{k}"]]}
     return f"""---
 library_name: ehrseq
 tags: [ehr, patient-embeddings, {name.split(':')[-1].lower()}]
@@ -99,7 +115,7 @@ tags: [ehr, patient-embeddings, {name.split(':')[-1].lower()}]
 
 # {name}, {t.name}, {manifest["objective"]}
 
-A patient-sequence encoder of {scores["params.total"]:,} parameters, pre-trained ({manifest["objective"]}) on {scores["data.patients.train"]:,} patients
+A patient-sequence encoder of {scores["params.total"]:,} parameters, pre-trained ({manifest["objective"]}) on {many["train"]} patients
 ({", ".join(cohort.info["kinds"])}; {len(cohort.vocab.codes):,} codes) in {scores["train.steps"]:,} steps, seed {manifest["seed"]}.
 
 ```python
@@ -107,7 +123,7 @@ import ehrseq
 vectors = ehrseq.from_pretrained("this/folder").embed(ehrseq.read("your/export/"))
 ```
 
-| on {scores["data.patients.test"]:,} test patients, never seen in training | value (95 % interval) |
+| on {many["test"]} test patients, never seen in training | value (95 % interval) |
 |---|---|
 {rows}
 

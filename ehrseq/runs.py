@@ -6,7 +6,9 @@
 __all__ = ['PUBLIC', 'Run', 'finished', 'publish']
 
 # %% ../nbs/57_runs.ipynb #5cd698fd
+import os
 import tempfile
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from . import inspect, metrics
+from . import vocab as vocabs
 from .checkpoint import from_pretrained, read_json, write_atomic, write_json
+from .disclosure import small, threshold
 from .scores import headlines
 from .events import SPLITS
-from .sequences import cache_folder, open_cohort, tokenize
+from .sequences import cache_folder, is_kept, open_cohort, tokenize
 from .tiers import choose
 
 # %% ../nbs/57_runs.ipynb #724e219d
@@ -46,7 +50,7 @@ class Run:
         "The cohort this run was trained on. Raises `ValueError` if it is no longer in the cache."
         if self._cohort is None:
             folder = cache_folder() / self.config.get("data", {}).get("fingerprint", "?")
-            if not (folder / "cohort.json").exists(): raise ValueError(f"{self.folder}: its cohort is not in {cache_folder()}; read and tokenize {self.config.get('data', {}).get('source')} again.")
+            if not is_kept(folder): raise ValueError(f"{self.folder}: its cohort is not in {cache_folder()}; read and tokenize {self.config.get('data', {}).get('source')} again.")
             self._cohort = open_cohort(folder)
         return self._cohort
 
@@ -131,9 +135,14 @@ def publish(
     return str(to)
 
 def _copy(run, to, address):
-    for name in ("model.safetensors", "vocab.json", "metrics.json"): write_atomic(to / name, (run / name).read_bytes())
+    config, vocab, scores = read_json(run / "config.json"), from_pretrained(run).vocab, read_json(run / "metrics.json")
+    least = threshold(config["data"]["source"])
+    kept = tuple(0 if small(n, least) else n for n in vocab.counts)
+    write_atomic(to / "model.safetensors", (run / "model.safetensors").read_bytes())
+    vocabs.save(replace(vocab, counts=kept, seen=sum(kept) if 0 in kept else vocab.seen), to / ".vocab")
+    os.replace(to / ".vocab", to / "vocab.json")
+    write_json(to / "metrics.json", {k: v for k, v in scores.items() if not small(v["n"] if isinstance(v, dict) else v if k.startswith("data.patients.") else 0, least)})
     write_atomic(to / "README.md", (run / "README.md").read_text().replace("this/folder", address))
-    config = read_json(run / "config.json")
     config["data"]["source"] = Path(config["data"]["source"]).name
     write_json(to / "config.json", config)                                            # last, as where it was saved
 

@@ -19,6 +19,7 @@ import torch
 from . import inspect, plots
 from .attribution import History, attribution, methods_of, sanity_check
 from .batch import collate, recent_windows
+from .disclosure import small, threshold
 from .page import Plot
 from .phenotypes import characterise, lifetimes
 from .tuned import open_tuned
@@ -141,6 +142,12 @@ class Desk:
         rows, label = np.array([self.row[i] for i in self.ids.tolist()]), np.zeros(len(self.ids), int)
         label[self.group] = 1
         return characterise(self.cohort, rows, label, min(11, max(2, len(self.group)))).query("cluster == 1").drop(columns="cluster").reset_index(drop=True)
+
+    def exported(self, table)->tuple:
+        "What of `contrast` may be passed on, without the codes that few have, or all but few, inside or outside; and a sentence on what is not."
+        least, inside, everybody = threshold(self.cohort.info["source"]), len(self.group), len(self.ids)
+        few = np.any([small((table[c] * n).round(), least, of=n) for c, n in (("inside", inside), ("outside", everybody - inside))], axis=0) | small(inside, least, of=everybody)
+        return table[~few], f" (without {few.sum():,} that tell of fewer than {least} patients)" * bool(few.sum())
 
     def lifetimes(self)->dict:
         "Ages at death or at the end, of the group and the rest, for `plots.kaplan_meier`."
@@ -313,6 +320,7 @@ class GroupView(View):
         d = self.desk
         if d.group is None: self.text.value = "<p>Draw a lasso on the map, or find a code.</p>"; return
         t, f = d.contrast(), d.frame.iloc[d.group]
-        data = base64.b64encode(t.to_csv(index=False).encode()).decode()
-        self.text.value = f"<p>{len(f):,} of {len(d.ids):,} patients; age {f['age'].median():.0f} ({f['age'].quantile(0.25):.0f}–{f['age'].quantile(0.75):.0f}), {(f['sex'] == 'M').mean():.0%} men, {(f['died'] == 'yes').mean():.0%} died. <a download=group.csv href='data:text/csv;base64,{data}'>all {len(t):,} codes as CSV</a></p>"
+        kept, why = d.exported(t)
+        data = base64.b64encode(kept.to_csv(index=False).encode()).decode()
+        self.text.value = f"<p>{len(f):,} of {len(d.ids):,} patients; age {f['age'].median():.0f} ({f['age'].quantile(0.25):.0f}–{f['age'].quantile(0.75):.0f}), {(f['sex'] == 'M').mean():.0%} men, {(f['died'] == 'yes').mean():.0%} died. <a download=group.csv href='data:text/csv;base64,{data}'>{len(kept):,} codes as CSV</a>{why}</p>"
         self.codes.show(plots.contrast(t)); self.lives.show(plots.kaplan_meier(d.lifetimes(), "Lifetimes", unit=1))
