@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 
 from . import inspect, plots
 from .checkpoint import read_json, write_atomic
+from .disclosure import threshold
 from .page import Plot
 from .widgets import AttentionView, Desk, GroupView, MapView, NeighboursView, PatientView, View, WhatIfView, as_html, button, on_change
 
@@ -158,7 +159,8 @@ class Explorer:
     def _saved(self): self.saved.value = f"<span>saved: {html.escape(str(self.export(self.desk.run.folder / 'explorer.html').resolve()))}</span>"
 
     def export(self, path)->Path:
-        "The figures as they are now, as one HTML file that needs no network."
+        "The figures as they are now, as one HTML file that needs no network. It shows single patients, and says so unless they are the bundled sample's."
+        warning = "<p><b>Shows single patients: not to be passed on.</b></p>" * bool(threshold(self.desk.cohort.info["source"]))
         parts = [f.fig.to_html(full_html=False, include_plotlyjs=i == 0) for i, f in enumerate(self.figures)]
-        write_atomic(path, f"<!doctype html><html lang=en><meta charset=utf-8><title>ehrseq explorer</title><body style='font-family:Helvetica,Arial,sans-serif'><p>{html.escape(self.desk.describe())}</p>{''.join(parts)}{as_html(self.desk.neighbours())}</body></html>")
+        write_atomic(path, f"<!doctype html><html lang=en><meta charset=utf-8><title>ehrseq explorer</title><body style='font-family:Helvetica,Arial,sans-serif'>{warning}<p>{html.escape(self.desk.describe())}</p>{''.join(parts)}{as_html(self.desk.neighbours())}</body></html>")
         return Path(path)
