@@ -48,8 +48,9 @@ def header(path)->tuple:
 # %% ../nbs/00_files.ipynb #fc802205
 def line_of(path, value, *names):
     "The line of the first record with the value in the column of one of these names (in any case), or None."
+    delimiter = header(path)[1]
     with opened(path, text=True) as stream:
-        reader = csv.reader(stream)
+        reader = csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL)
         head = [h.strip().upper() for h in next(reader)]
         at = head.index(next(n.upper() for n in names if n.upper() in head))
         return next((reader.line_num for row in reader if len(row) > at and row[at].strip() == value), None)

@@ -187,9 +187,9 @@ def tables_of(source)->tuple:
     columns = {n: wanted(n, "visit_occurrence" in source.found) for n in TABLES if n in source.found}
     out, ragged = {n: pick(f"{source.name}: {n}", source.table(n), *columns[n]) for n in columns}, {}
     for name, table in out.items():
-        path = source.found[name]
-        if isinstance(path, Path) and path.suffix.lower() != ".parquet": table, ragged[name] = loaded(source.con, path, table)
-        out[name] = typed(f"{source.name}: {name}", table, _every(*columns[name]))
+        path, where = source.found[name], f"{source.name}: {name}"
+        if isinstance(path, Path) and path.suffix.lower() != ".parquet": where, (table, ragged[name]) = path, loaded(source.con, path, table)
+        out[name] = typed(where, table, _every(*columns[name]))
     return out, ragged
 
 # %% ../nbs/04_omop.ipynb #cdd7eab3

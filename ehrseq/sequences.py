@@ -191,8 +191,10 @@ def _parts(events, kinds, values, ranges, folder, bar)->list:
     paths = [folder / f"{r.first}-{r.last}.parquet" for r in ranges.itertuples()]
     for r, path in zip(ranges.itertuples(), paths):
         if not path.exists():
-            tokens(events, kinds, r.first, r.last, values).to_parquet(path.with_suffix(".unfinished"))
-            path.with_suffix(".unfinished").rename(path)
+            part, unfinished = tokens(events, kinds, r.first, r.last, values), path.with_suffix(".unfinished")
+            if events.table.get_backend().name == "pyspark": pq.write_table(part.to_pyarrow(), unfinished)   # Spark itself would write a folder
+            else: part.to_parquet(unfinished)
+            unfinished.rename(path)
         bar.update(r.n)
     return paths
 
