@@ -201,7 +201,8 @@ def batches(paths)->list:
     "The tables in the order of reading: small ones together, for the engine reads several files side by side; a large one alone, so that the bar moves."
     out, room = [["patients"], ["encounters"]], 0
     for name in (n for n in paths if n not in COLUMNS):
-        if (room := room - paths[name].stat().st_size) < 0: out.append([]); room = AT_ONCE
+        length = paths[name].stat().st_size
+        if (room := room - length) < 0: out.append([]); room = AT_ONCE - length
         out[-1].append(name)
     return out
 
