@@ -168,8 +168,8 @@ DEATH_CERTIFICATES = ("308646001", "69453-9")  # the certification encounter (SN
 SUMMARIES = ("DALY", "QALY", "QOLS")           # computed over a whole life, dated in its middle
 
 def patients(raw):
-    "A row a patient, as `number_people` takes them."
-    return raw.select(source_id="ID", birth=_.BIRTHDATE.try_cast("timestamp(6)"), death=_.DEATHDATE.try_cast("timestamp(6)"), sex="GENDER", race="RACE", ethnicity="ETHNICITY")
+    "A row a patient, as `number_people` takes them, and whether it is `unreadable`."
+    return raw.select(source_id="ID", birth=_.BIRTHDATE.try_cast("timestamp(6)"), death=_.DEATHDATE.try_cast("timestamp(6)"), sex="GENDER", race="RACE", ethnicity="ETHNICITY", unreadable=unreadable("patients"))
 
 def visits(raw):
     "Encounters as `settle_visits` takes them."
@@ -233,8 +233,9 @@ def read(
         raws = {name: text(con, paths[name], heads[name].result()[0], *COLUMNS.get(name, CLINICAL)) for name in names}
         with refused(raws, paths):
             if names == ["patients"]:
-                refuse(raws["patients"], paths["patients"], "patients")
-                people, counts["patients"] = number_people(patients(raws["patients"]).execute(), until_)
+                everyone = patients(raws["patients"]).execute()
+                if everyone.pop("unreadable").any(): refuse(raws["patients"], paths["patients"], "patients")
+                people, counts["patients"] = number_people(everyone, until_)
                 if not len(people): raise DataError(f"{paths['patients']}: no patient with an id and a birth date; expected at least one.")
                 known = people_table(people)
             elif names == ["encounters"]:
