@@ -45,7 +45,9 @@ class Vocab:
         ids = self.ids
         return np.fromiter((ids.get(c, UNK) for c in codes), np.int32)
 
-    def decode(self, ids)->list: return [(*SPECIALS, *self.codes)[i] for i in ids]
+    def decode(self, ids)->list:
+        known = (*SPECIALS, *self.codes)
+        return [known[i] for i in ids]
 
     def names(self, ids)->list:
         "Descriptions, for people; the code itself where it has none."
