@@ -79,9 +79,9 @@ def possible(c, cells, rows, columns, i, j)->tuple:
 
 # %% ../nbs/34_disclosure.ipynb #5b758d4a
 def reading(report, least)->str:
-    "A reading report as a report may tell it."
-    full = report.table()
-    t = full.drop(index="total", columns="rows")
+    "A reading report as a report may tell it; of more than forty files, their sum."
+    t = report.table().drop(index="total", columns="rows")
+    if least and len(t) > 40: t = t.sum().rename(f"{len(t):,} files").to_frame().T
     cells, rows, columns = withheld(t, least)
     said = pd.DataFrame([[word(n, h, least) for n, h in zip(*line)] for line in zip(t.to_numpy(), cells)], t.index, t.columns)
     said.insert(0, "rows", [word(n, h, least) for n, h in zip(t.sum(axis=1), rows)])
