@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'KINDS', 'ALIASES', 'COLUMNS', 'CLINICAL', 'LARGEST', 'TIMES', 'DEATH_CERTIFICATES', 'SUMMARIES', 'SYSTEMS',
-           'AT_ONCE', 'find', 'columns', 'header', 'text', 'size', 'records', 'readable', 'unreadable', 'refuse',
-           'patients', 'visits', 'clinical', 'batches', 'refused', 'read']
+           'AT_ONCE', 'SAMPLE', 'find', 'columns', 'header', 'text', 'size', 'records', 'readable', 'unreadable',
+           'refuse', 'patients', 'visits', 'clinical', 'batches', 'named_source', 'refused', 'read']
 
 # %% ../nbs/02_synthea.ipynb #ee0b7d9c
 import codecs
@@ -206,6 +206,12 @@ def batches(paths)->list:
         out[-1].append(name)
     return out
 
+SAMPLE = Path(__file__).parent / "sample" if "__file__" in globals() else None
+
+def named_source(folder)->str:
+    "What reports call an export: its folder; the bundled sample, whatever the way to it, by its name, for by it a report knows that nobody is in it."
+    return "the bundled sample" if SAMPLE and Path(folder).resolve() == SAMPLE.resolve() else str(folder)
+
 @contextmanager
 def refused(raws, paths):
     "The engine's word that a file cannot be split into fields becomes a `DataError` that says which."
@@ -253,4 +259,4 @@ def read(
         if report[-1]["rows"] != rows: raise AssertionError(f"{path}: {rows} rows, but {report[-1]}")
     absent = [table for table, _k in TABLES.values() if table not in paths]
     notes = (f"Not in this export: {', '.join(absent)}.",) if absent else ()
-    return assemble(people, encounters, tables, named, Report(pd.DataFrame(report), str(folder), notes).check(), fingerprint(paths.values(), (until, 2)))
+    return assemble(people, encounters, tables, named, Report(pd.DataFrame(report), named_source(folder), notes).check(), fingerprint(paths.values(), (until, 2)))
