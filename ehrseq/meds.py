@@ -70,7 +70,7 @@ def read(
         raw = _rows(engine().read_parquet([str(p) for p in paths], union_by_name=True, filename=True), folder, kinds)
         people = _people(raw, folder)
         bar.update(); bar.set_postfix_str("report")
-        joined = raw.left_join(people_table(people), "source_id").drop("source_id_right").mutate(certificate=ibis.literal(False), why=ibis.null("string"))
+        joined = raw.left_join(people_table(people), "source_id").drop("source_id_right").mutate(certificate=ibis.literal(False), unreadable=ibis.literal(False), why=ibis.null("string"))
         why = ibis.ifelse(_.kind == "demographic", ibis.null("string"), aside(_.code.notnull(), until and pd.Timestamp(until).to_pydatetime()))
         marked = joined.mutate(reason=why)
         report = Report(_counts(marked, folder), str(folder), _notes(raw, folder, kinds)).check()

@@ -21,7 +21,7 @@ from ibis import _
 from tqdm.std import tqdm
 
 from .events import Events, Report, assemble, by_reason, computed, counted, engine, moment, number_people, people_table, settle, settle_visits
-from .files import ISO, DataError, check_values, fingerprint, header, nearest
+from .files import ISO, DataError, check_values, fingerprint, header, nearest, stem
 
 # %% ../nbs/04_omop.ipynb #f7041b7b
 DOMAINS = {"condition_occurrence": ("condition", "condition", "condition_start"), "drug_exposure": ("medication", "drug", "drug_exposure_start"),   # kind, concept stem, date stem
@@ -121,16 +121,14 @@ def file_table(con, path):
         except Exception as e: raise DataError(f"{path}: not readable as parquet ({str(e).splitlines()[0]}).") from None
     names, delimiter = header(path)
     quote = "" if delimiter == "\t" else '"'
-    return con.read_csv(path, table_name=f"{_key(path)}_view", columns={n: "VARCHAR" for n in names}, header=True, auto_detect=False, delim=delimiter, quote=quote, escape=quote,
-                        ignore_errors=True, store_rejects=True, rejects_table=f"{_key(path)}_rejects", rejects_scan=f"{_key(path)}_scans")
-
-def _key(path): return path.name.lower().split(".")[0]
+    return con.read_csv(path, table_name=f"{stem(path)}_view", columns={n: "VARCHAR" for n in names}, header=True, auto_detect=False, delim=delimiter, quote=quote, escape=quote,
+                        ignore_errors=True, store_rejects=True, rejects_table=f"{stem(path)}_rejects", rejects_scan=f"{stem(path)}_scans")
 
 def loaded(con, path, text)->tuple:
     "A CSV file's columns (of `file_table`), read once, and how many lines were ragged. Any other line that cannot be read is an error."
-    try: table = con.create_table(f"{_key(path)}_text", text, temp=True)
+    try: table = con.create_table(f"{stem(path)}_text", text, temp=True)
     except Exception as e: raise DataError(f"{path}: not readable ({str(e).splitlines()[0]}).") from None
-    bad = con.con.execute(f"SELECT line, error_type, error_message FROM {_key(path)}_rejects ORDER BY line").fetchall()
+    bad = con.con.execute(f"SELECT line, error_type, error_message FROM {stem(path)}_rejects ORDER BY line").fetchall()
     for line, kind, message in bad:
         if kind not in ("MISSING COLUMNS", "TOO MANY COLUMNS"): raise DataError(f"{path}: line {line}: {message}")
     return table, len({line for line, *_rest in bad})

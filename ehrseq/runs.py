@@ -21,7 +21,7 @@ from .checkpoint import from_pretrained, read_json, write_atomic, write_json
 from .disclosure import small, threshold
 from .scores import headlines
 from .events import SPLITS
-from .sequences import cache_folder, is_kept, open_cohort, tokenize
+from .sequences import cache_folder, is_cached, open_cohort, tokenize
 from .tiers import choose
 
 # %% ../nbs/57_runs.ipynb #724e219d
@@ -50,7 +50,7 @@ class Run:
         "The cohort this run was trained on. Raises `ValueError` if it is no longer in the cache."
         if self._cohort is None:
             folder = cache_folder() / self.config.get("data", {}).get("fingerprint", "?")
-            if not is_kept(folder): raise ValueError(f"{self.folder}: its cohort is not in {cache_folder()}; read and tokenize {self.config.get('data', {}).get('source')} again.")
+            if not is_cached(folder): raise ValueError(f"{self.folder}: its cohort is not in {cache_folder()}; read and tokenize {self.config.get('data', {}).get('source')} again.")
             self._cohort = open_cohort(folder)
         return self._cohort
 

@@ -24,8 +24,8 @@ import pandas as pd
 from ibis import _
 from tqdm.std import tqdm
 
-from .events import Events, Report, assemble, by_reason, counted, engine, moment, number_people, people_table, settle, settle_visits
-from .files import ISO, DataError, check_values, fingerprint, nearest, opened
+from .events import BUNDLED, Events, Report, assemble, by_reason, counted, engine, moment, number_people, people_table, settle, settle_visits
+from .files import ISO, DataError, check_values, fingerprint, nearest, opened, stem
 
 # %% ../nbs/02_synthea.ipynb #e8f626fc
 TABLES = {"condition": ("conditions", "SNOMED"), "medication": ("medications", "RXNORM"), "procedure": ("procedures", "SNOMED"),
@@ -50,7 +50,7 @@ def find(
     if not any(found[table] for table, _ in TABLES.values()):
         raise DataError(f"{folder}: no clinical table; expected at least one of {', '.join(t for t, _ in TABLES.values())} (.csv or .csv.gz).")
     for name in (n for n in wanted if not found[n]):
-        near = get_close_matches(name, [p.name.lower().split(".")[0] for p in here if p.name.lower().split(".")[0] not in wanted], n=1, cutoff=0.8)
+        near = get_close_matches(name, [stem(p) for p in here if stem(p) not in wanted], n=1, cutoff=0.8)
         if near: raise DataError(f"{folder}: found {near[0]}.csv but no {name}.csv; if it is that table, name it so, or move it away.")
     return {name: paths[0] for name, paths in found.items() if paths}
 
@@ -122,7 +122,7 @@ def _not_utf8(path, error):
 # %% ../nbs/02_synthea.ipynb #33ece87a
 def text(con, path, head, required, optional=()):
     "The named columns of a CSV file as text, read when they are asked for: without white space at their ends; null where empty, or where an optional column is absent."
-    names, key = columns(path, head, required, optional), f"csv_{path.name.split('.')[0]}"
+    names, key = columns(path, head, required, optional), f"csv_{stem(path)}"
     view = con.read_csv(path, table_name=key, columns={h: "VARCHAR" for h in head}, header=True, auto_detect=False, delim=",",
                         quote='"', escape='"', ignore_errors=True, buffer_size=1 << 22, store_rejects=True, rejects_table=f"{key}_rejects", rejects_scan=f"{key}_scans")
     def bare(column): return ibis.ifelse((column < "!") | (column.right(1) < "!"), column.strip(), column).nullif("")   # stripping what needs none takes longer than reading it
@@ -130,7 +130,7 @@ def text(con, path, head, required, optional=()):
 
 def size(con, path, lines, parsed)->tuple:
     "The records of a file that has been read, and how many of them were ragged."
-    rejected = con.con.execute(f"SELECT count(DISTINCT line) FROM csv_{path.name.split('.')[0]}_rejects").fetchall()[0][0]
+    rejected = con.con.execute(f"SELECT count(DISTINCT line) FROM csv_{stem(path)}_rejects").fetchall()[0][0]
     rows = lines if lines == parsed + rejected else records(path)
     if rows < parsed: raise DataError(f"{path}: {rows} records by a second count, but {parsed} were read; look for unusual quotes or line ends.")
     return rows, rows - parsed
@@ -206,11 +206,11 @@ def batches(paths)->list:
         out[-1].append(name)
     return out
 
-SAMPLE = Path(__file__).parent / "sample" if "__file__" in globals() else None
+SAMPLE = Path(__file__).parent / "sample" if "__file__" in globals() else Path("../ehrseq/sample")
 
 def named_source(folder)->str:
     "What reports call an export: its folder; the bundled sample, whatever the way to it, by its name, for by it a report knows that nobody is in it."
-    return "the bundled sample" if SAMPLE and Path(folder).resolve() == SAMPLE.resolve() else str(folder)
+    return BUNDLED if Path(folder).resolve() == SAMPLE.resolve() else str(folder)
 
 @contextmanager
 def refused(raws, paths):
