@@ -34,7 +34,7 @@ def faults(
         if name not in KIND: continue
         label = file.name + ".gz" * file.gz
         if label not in report.index:
-            if name not in str(events.report.notes): found.append(f"{name}: neither read nor noted as absent")
+            if not {name, label} & set(re.findall(r"[\w.]+\w", str(events.report.notes))): found.append(f"{name}: neither read nor noted")
             continue
         row = report.loc[label]
         if row["rows"] != len(file.rows): found.append(f"{name}: {len(file.rows)} records, but {row['rows']} rows in")

@@ -41,7 +41,7 @@ def nearest(name, names, shown=str)->str:
 def header(path)->tuple:
     "The column names of a CSV or TSV file and its delimiter. Raises `DataError` for a first line that is none."
     try:
-        with opened(path) as stream: line = stream.readline().decode("utf-8-sig")
+        with opened(path) as stream: line = stream.readline().decode("utf-8-sig").partition("\r")[0]
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as e: raise DataError(f"{path}: line 1: {e}; expected column names in UTF-8, plain or in a gzip archive.") from None
     if not line.strip(): raise DataError(f"{path}: the file is empty; expected a line of column names.")
     delimiter = "\t" if "\t" in line else ","

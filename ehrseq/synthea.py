@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABLES', 'KINDS', 'ALIASES', 'COLUMNS', 'CLINICAL', 'LARGEST', 'TIMES', 'DEATH_CERTIFICATES', 'SUMMARIES', 'SYSTEMS',
            'AT_ONCE', 'SAMPLE', 'find', 'columns', 'header', 'text', 'size', 'records', 'readable', 'unreadable',
-           'refuse', 'patients', 'visits', 'clinical', 'batches', 'named_source', 'refused', 'read']
+           'refuse', 'patients', 'visits', 'clinical', 'batches', 'saidsource', 'refused', 'read']
 
 # %% ../nbs/02_synthea.ipynb #ee0b7d9c
 import codecs
@@ -40,7 +40,7 @@ def find(
     folder = Path(folder)
     if not folder.is_dir(): raise DataError(f"{folder}: no such folder; expected a folder of Synthea CSV files.")
     wanted = ("patients", "encounters", *(table for table, _ in TABLES.values()))
-    here = sorted(p for p in folder.iterdir() if re.search(r"\.csv(\.gz)?$", p.name.lower()))
+    here = _csv_files(folder)
     found = {n: [p for p in here if p.name.lower() in (f"{n}.csv", f"{n}.csv.gz")] for n in wanted}
     for name, paths in found.items():
         if len(paths) > 1: raise DataError(f"{folder}: found both {paths[0].name} and {paths[1].name}; expected one of them.")
@@ -55,8 +55,10 @@ def find(
     return {name: paths[0] for name, paths in found.items() if paths}
 
 # %% ../nbs/02_synthea.ipynb #08a69921
+def _csv_files(folder): return sorted(p for p in Path(folder).iterdir() if re.search(r"\.csv(\.gz)?$", p.name.lower()))
+
 def _missing(folder, name):
-    here = sorted(p.name for p in folder.iterdir() if ".csv" in p.name)
+    here = [p.name for p in _csv_files(folder)]
     near = get_close_matches(f"{name}.csv", here, n=1, cutoff=0.8)
     nested = next(folder.glob(f"*/{name}.csv*"), None)
     hint = f" Nearest: {near[0]}." if near else f" There is one in {nested.parent}: read that folder." if nested else ""
@@ -208,7 +210,7 @@ def batches(paths)->list:
 
 SAMPLE = Path(__file__).parent / "sample" if "__file__" in globals() else Path("../ehrseq/sample")
 
-def named_source(folder)->str:
+def saidsource(folder)->str:
     "What reports call an export: its folder; the bundled sample, whatever the way to it, by its name, for by it a report knows that nobody is in it."
     return BUNDLED if Path(folder).resolve() == SAMPLE.resolve() else str(folder)
 
@@ -257,6 +259,7 @@ def read(
         rows, ragged = size(con, path, heads[name].result()[1], sum(counts[name].values()))
         report.append(counted(path.name, counts[name], ragged))
         if report[-1]["rows"] != rows: raise AssertionError(f"{path}: {rows} rows, but {report[-1]}")
-    absent = [table for table, _k in TABLES.values() if table not in paths]
-    notes = (f"Not in this export: {', '.join(absent)}.",) if absent else ()
-    return assemble(people, encounters, tables, named, Report(pd.DataFrame(report), named_source(folder), notes).check(), fingerprint(paths.values(), (until, 2)))
+    said = {"Not in this export": [table for table, _k in TABLES.values() if table not in paths],
+              "Not read": [p.name for p in _csv_files(folder) if p not in paths.values()]}
+    notes = tuple(f"{what}: {', '.join(names)}." for what, names in said.items() if names)
+    return assemble(people, encounters, tables, named, Report(pd.DataFrame(report), saidsource(folder), notes).check(), fingerprint(paths.values(), (until, 2)))
