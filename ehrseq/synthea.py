@@ -171,7 +171,8 @@ SUMMARIES = ("DALY", "QALY", "QOLS")           # computed over a whole life, dat
 
 def patients(raw):
     "A row a patient, as `number_people` takes them, and whether it is `unreadable`."
-    return raw.select(source_id="ID", birth=_.BIRTHDATE.try_cast("timestamp(6)"), death=_.DEATHDATE.try_cast("timestamp(6)"), sex="GENDER", race="RACE", ethnicity="ETHNICITY", unreadable=unreadable("patients"))
+    day = lambda c: ibis.ifelse(_[c].re_search(ISO), _[c].try_cast("timestamp(6)"), ibis.null("timestamp(6)"))   # pandas gets these, and it knows of no year 0 and no infinity
+    return raw.select(source_id="ID", birth=day("BIRTHDATE"), death=day("DEATHDATE"), sex="GENDER", race="RACE", ethnicity="ETHNICITY", unreadable=unreadable("patients"))
 
 def visits(raw):
     "Encounters as `settle_visits` takes them."
