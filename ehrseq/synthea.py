@@ -132,8 +132,8 @@ def text(con, path, head, required, optional=()):
 
 def size(con, path, lines, parsed)->tuple:
     "The records of a file that has been read, and how many of them were ragged."
-    rejected = con.con.execute(f"SELECT count(DISTINCT line) FROM csv_{stem(path)}_rejects").fetchall()[0][0]
-    rows = lines if lines == parsed + rejected else records(path)
+    rejected, quotes = con.con.execute(f"SELECT count(DISTINCT line), bool_or(error_type = 'UNQUOTED VALUE') FROM csv_{stem(path)}_rejects").fetchall()[0]
+    rows = lines if lines == parsed + rejected and not quotes else records(path)
     if rows < parsed: raise DataError(f"{path}: {rows} records by a second count, but {parsed} were read; look for unusual quotes or line ends.")
     return rows, rows - parsed
 
