@@ -4,15 +4,18 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 # Two notebooks at once, one thread each: on two cores faster than one after the other.
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TQDM_MININTERVAL": "5"}
-ONE = "import sys; from pathlib import Path; from nbdev.test import test_nb; sys.exit(not test_nb(Path(sys.argv[1]), skip_flags=['slow', 'gpu'])[0])"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TQDM_MININTERVAL": "5"}
+FORKED = get_context("forkserver")      # each notebook in a process of its own, forked from one that has imported what most of them import
+IMPORTED = ["nbdev.test", "ehrseq.jobs", "ehrseq.explorer", "ehrseq.leaderboard", "accelerate", "papermill", "peft", "plotly.express", "sklearn.ensemble", "torchmetrics", "torchsurv.loss.cox", "umap"]
 
 
 def readme():
@@ -48,23 +51,36 @@ def notebooks():
     return sorted(found, key=lambda p: (p.stem not in slow, p.name))
 
 
+def test(path, log):
+    "In a process of its own: run a notebook; what it says goes to a file."
+    for stream in (1, 2): os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), stream)
+    os.chdir(path.parent)
+    from nbdev.test import test_nb
+    sys.exit(not test_nb(path, skip_flags=["slow", "gpu"])[0])
+
+
 def run(path):
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", ONE, str(path)], cwd=path.parent, env=ENVIRONMENT, capture_output=True, text=True)
-    skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped:")]
-    print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {path.relative_to(ROOT)}  {time.perf_counter() - start:.0f} s", *skipped, sep="\n       " if skipped else "", flush=True)
-    if done.returncode: print(done.stdout[-4000:], done.stderr[-6000:], sep="\n", flush=True)
-    return done.returncode == 0, len(skipped)
+    with tempfile.NamedTemporaryFile("r") as log:
+        process = FORKED.Process(target=test, args=(path, log.name))
+        process.start(); process.join()
+        said, ok = log.read(), process.exitcode == 0
+    skipped = [line for line in said.splitlines() if line.startswith("skipped:")]
+    print(f"{'ok  ' if ok else 'FAIL'} {path.relative_to(ROOT)}  {time.perf_counter() - start:.0f} s", *skipped, sep="\n       " if skipped else "", flush=True)
+    if not ok: print(said[-10_000:], flush=True)
+    return ok, len(skipped)
 
 
 def browser():
     "Whether the explorer answers in a real browser; its steps are printed when it is done."
-    done = subprocess.run([sys.executable, ROOT / ".ci" / "browser.py"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    done = subprocess.run([sys.executable, ROOT / ".ci" / "browser.py"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     print(done.stdout, end="", flush=True)
     return done.returncode == 0
 
 
 def main():
+    os.environ.update(ENVIRONMENT)
+    FORKED.set_forkserver_preload(IMPORTED)
     changed = out_of_step()
     print("modules, notebooks and README agree" if not changed else "FAIL out of step (re-exported now; look, and commit): " + ", ".join(changed), flush=True)
     paths = [p for p in notebooks() if p.stem != "10_explore_the_map" or not shutil.which("chromium")]      # with a browser it is run in JupyterLab
