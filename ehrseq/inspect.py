@@ -46,6 +46,13 @@ def most_varied(batch, vocab, among=None)->int:
 # %% ../nbs/50_inspect.ipynb #6762ed36
 PROJECTIONS = ("umap", "tsne", "pca")
 
+def _umap():
+    "UMAP, with all that it compiles kept on disk: otherwise each new process compiles for ten seconds and more."
+    import umap
+    from numba.core.dispatcher import Dispatcher
+    for f in (f for module in (umap.umap_, umap.layouts) for f in vars(module).values() if isinstance(f, Dispatcher)): f.enable_caching()
+    return umap.UMAP
+
 def project(vectors, method="umap", seed=0, neighbours=15)->np.ndarray:
     "Vectors (n h) → places on a map (n 2), by `umap`, `tsne` or `pca`. Fewer than ten patients: always PCA."
     choose(method, dict.fromkeys(PROJECTIONS), "projection")
@@ -58,12 +65,11 @@ def project(vectors, method="umap", seed=0, neighbours=15)->np.ndarray:
         return TSNE(2, init="pca", perplexity=min(30, (len(x) - 1) / 3), random_state=seed).fit_transform(x)
     import warnings
     from sklearn.neighbors import NearestNeighbors
-    import umap
     k = min(neighbours, len(x) - 1)
     distance, index = NearestNeighbors(n_neighbors=k).fit(x).kneighbors(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return umap.UMAP(n_neighbors=k, random_state=seed, precomputed_knn=(index.astype(np.int32), distance)).fit_transform(x)
+        return _umap()(n_neighbors=k, random_state=seed, precomputed_knn=(index.astype(np.int32), distance)).fit_transform(x)
 
 # %% ../nbs/50_inspect.ipynb #cf1c71e6
 @dataclass(frozen=True)
