@@ -3,6 +3,7 @@
 # make lab    install, open JupyterLab
 # make explore  a page to explore a run: RUN=path (default: the demo's), PORT=8866; this machine only
 # make browser  install Chromium, in which `make test` tries the page as a person would
+# make spark  install Spark, and Java, with which `make test` reads OMOP too
 # make readme write README.md from nbs/index.ipynb
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: install demo test lab explore browser readme clean
+.PHONY: install demo test lab explore browser spark readme clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -40,6 +41,10 @@ explore: $(STAMP)
 browser:
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium fonts-liberation >/dev/null) || (echo "no Chromium, and apt-get cannot install it; install Chromium by hand"; exit 1)
 	@chromium --version
+
+spark: $(STAMP)
+	@command -v java >/dev/null || (apt-get update -qq && apt-get install -y -qq default-jre-headless >/dev/null) || (echo "no Java, and apt-get cannot install it; install Java 17 by hand"; exit 1)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[spark]'
 
 readme: $(STAMP)
 	@$(BIN)/python .ci/house.py readme

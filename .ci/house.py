@@ -47,8 +47,8 @@ def notebooks():
     "Every chapter, tutorial and job, slowest first so that the two workers end together."
     found = [p for p in (ROOT / "nbs").rglob("*.ipynb") if not any(s.startswith(("_", ".")) for s in p.relative_to(ROOT).parts)]
     found = [p for p in found if not any((d / ".notest").exists() for d in p.parents if d != ROOT.parent)]
-    slow = ("41_train", "45_downstream", "48_survival", "53_scores", "55_report", "60_jobs", "62_compare", "70_api", "52_widgets", "56_explorer", "01_first_patient", "02_transformer", "03_objectives", "02_synthea", "95_bad_input", "04_omop", "10_explore_the_map", "pretrain", "compare", "embed")
-    return sorted(found, key=lambda p: (p.stem not in slow, p.name))
+    slow = ("60_jobs", "95_bad_input", "41_train", "47_contract", "04_omop", "46_phenotypes", "63_sweep", "64_leaderboard", "04_on_a_rented_gpu", "45_downstream", "61_forecasts", "43_baselines")
+    return sorted(found, key=lambda p: (slow.index(p.stem) if p.stem in slow else len(slow), p.name))
 
 
 def test(path, log):
