@@ -169,8 +169,14 @@ def binary_scores(y, p, subject_id, prefix="task")->dict:
     out = {f"{prefix}.{name}": interval(v[0], d, n) for name, v, d in zip(("auroc", "auprc"), values, draws)}
     return out | {f"{prefix}.brier": ratio((p - y) ** 2, np.ones(len(y)), who), f"{prefix}.prevalence": float(y.mean())}
 
-def calibration(y, p, bins=10)->pd.DataFrame:
-    "Mean predicted probability, share that came true and number, in bins of equally many answers."
+def calibration(
+    y, p, bins=10,
+    least=0, # that a bin's true or false answers, if there are any, must be, for a page that tells no small counts
+)->pd.DataFrame:
+    "Mean predicted probability, share that came true and number, in bins of equally many answers: as many as `least` allows, perhaps none."
     t = pd.DataFrame({"y": np.asarray(y, float), "p": np.asarray(p, float)}).sort_values("p")
-    cut = np.arange(len(t)) * min(bins, len(t)) // len(t)
-    return t.groupby(cut).agg(predicted=("p", "mean"), observed=("y", "mean"), n=("y", "size"))
+    for count in range(min(bins, len(t)), -1, -1):
+        cut = np.arange(len(t) if count else 0) * count // len(t)
+        table = t.head(len(cut)).groupby(cut).agg(predicted=("p", "mean"), observed=("y", "mean"), n=("y", "size"))
+        true = (table["observed"] * table["n"]).round()
+        if not (true.between(1, least - 1) | (table["n"] - true).between(1, least - 1)).any(): return table

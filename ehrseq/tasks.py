@@ -137,12 +137,12 @@ def label(
     reasons = [("watched for less than the horizon", short), *reversed(list(refuse)), ("without a history", ~(a["first"] < t)), ("after the end of the watch", (t >= a["end"]) & ~(a["death"] <= t)), ("after death", a["death"] <= t), ("before birth", t < a["birth"])]
     for reason, mask in reasons: why[mask.to_numpy()] = reason
     kept = why == ""
-    if not kept.any(): raise TaskError(f"{name}: no label is left of {len(a)} moments; set aside: {', '.join(f'{n} {r}' for r, n in why.value_counts().items())}.")
+    if not kept.any(): raise TaskError(f"{name}: no label is left of {len(a)} moments; set aside: {', '.join(f'{r} ({n:,})' for r, n in why.value_counts().items())}.")
     out = pd.DataFrame({"subject_id": a["subject_id"], "prediction_time": t, "boolean_value": seen & (days <= horizon) if horizon else seen})
     if not horizon: out["float_value"] = days
     aside = {r: int((why == r).sum()) for r, _m in reversed(reasons)}
     early = int((kept & died & ~seen & (watched < (horizon or 0))).sum())
-    return Task(name, out[kept].reset_index(drop=True), {r: n for r, n in aside.items() if n}, question + (f" {early} died before the end of the horizon without it: false." if early else ""))
+    return Task(name, out[kept].reset_index(drop=True), {r: n for r, n in aside.items() if n}, question + (f" Who dies before the end of the horizon without it is false ({early:,})." if early else ""))
 
 def first_time(events, codes)->pd.Series:
     "The first time of any of the codes, by subject. `codes`: one, a list, or a compiled pattern for descriptions. Raises `ValueError` for a code that nobody has."
