@@ -156,7 +156,7 @@ enter("harmless",
       byte_order_mark=lambda file, rng: damaged(file, lambda content: b"\xef\xbb\xbf" + content.removeprefix(b"\xef\xbb\xbf")),   # one, however often
       lower_case_header=lambda file, rng: replace(file, header=[h.lower() for h in file.header]),
       quoted_throughout=lambda file, rng: replace(file, quoting=csv.QUOTE_ALL),
-      trailing_blank_lines=lambda file, rng: damaged(file, lambda content, n=rng.randint(1, 9): content + file.newline.encode() * n),
+      trailing_blank_lines=lambda file, rng: damaged(file, lambda content, n=rng.randint(1, 9): content + (b"\r\n" if content.endswith(b"\r\n") else file.newline.encode()) * n),
       no_last_newline=lambda file, rng: damaged(file, lambda content: content.rstrip(b"\r\n")),
       padded_fields=lambda file, rng: replace(file, rows=[[f" {v} " if v else v for v in row] for row in file.rows]),
       zipped=lambda file, rng: replace(file, gz=True),
@@ -268,8 +268,12 @@ enter("fatal",
       no_dates=lambda file, rng: filled(file, rng, DATES, lambda v, text=rng.choice(NO_DATES): text))
 
 # %% ../nbs/94_mutations.ipynb #50bf2a32
+def _needed(file, rng): # the position of some required column; a care plan's own id is none
+    needed = [n for n in ("PATIENT", "ID", "CODE", "BIRTHDATE") if at(file, n) is not None and (n != "ID" or at(file, "ENCOUNTER") is None)]
+    return at(file, rng.choice(needed or [None]))
+
 def _renamed(file, rng, names): # some required column, under another name
-    position = at(file, rng.choice(("PATIENT", "ID")), "PATIENT", "ID", "CODE")
+    position = _needed(file, rng)
     return replace(file, header=[rng.choice(names(h)) if i == position else h for i, h in enumerate(file.header)])
 
 @of_file("counted")
@@ -277,7 +281,7 @@ def padded_header(file, rng): return _renamed(file, rng, lambda h: (f" {h}", f"{
 
 @of_file("fatal")
 def missing_column(file, rng):
-    gone = at(file, *rng.sample(("PATIENT", "ID", "CODE", "BIRTHDATE"), 4))
+    gone = _needed(file, rng)
     drop = lambda row: [v for i, v in enumerate(row) if i != gone]
     return file if gone is None else replace(file, header=drop(file.header), rows=[drop(row) for row in file.rows])
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABLES', 'KINDS', 'ALIASES', 'COLUMNS', 'CLINICAL', 'LARGEST', 'TIMES', 'DEATH_CERTIFICATES', 'SUMMARIES', 'SYSTEMS',
            'AT_ONCE', 'SAMPLE', 'find', 'columns', 'header', 'text', 'size', 'records', 'readable', 'unreadable',
-           'refuse', 'patients', 'visits', 'clinical', 'batches', 'saidsource', 'refused', 'read']
+           'refuse', 'patients', 'visits', 'clinical', 'batches', 'named_source', 'refused', 'read']
 
 # %% ../nbs/02_synthea.ipynb #ee0b7d9c
 import codecs
@@ -211,7 +211,7 @@ def batches(paths)->list:
 
 SAMPLE = Path(__file__).parent / "sample" if "__file__" in globals() else Path("../ehrseq/sample")
 
-def saidsource(folder)->str:
+def named_source(folder)->str:
     "What reports call an export: its folder; the bundled sample, whatever the way to it, by its name, for by it a report knows that nobody is in it."
     return BUNDLED if Path(folder).resolve() == SAMPLE.resolve() else str(folder)
 
@@ -263,4 +263,4 @@ def read(
     said = {"Not in this export": [table for table, _k in TABLES.values() if table not in paths],
               "Not read": [p.name for p in _csv_files(folder) if p not in paths.values()]}
     notes = tuple(f"{what}: {', '.join(names)}." for what, names in said.items() if names)
-    return assemble(people, encounters, tables, named, Report(pd.DataFrame(report), saidsource(folder), notes).check(), fingerprint(paths.values(), (until, 2)))
+    return assemble(people, encounters, tables, named, Report(pd.DataFrame(report), named_source(folder), notes).check(), fingerprint(paths.values(), (until, 2)))
