@@ -268,13 +268,11 @@ enter("fatal",
       no_dates=lambda file, rng: filled(file, rng, DATES, lambda v, text=rng.choice(NO_DATES): text))
 
 # %% ../nbs/94_mutations.ipynb #50bf2a32
-def _needed(file, rng): # the position of some required column; a care plan's own id is none
-    needed = [n for n in ("PATIENT", "ID", "CODE", "BIRTHDATE") if at(file, n) is not None and (n != "ID" or at(file, "ENCOUNTER") is None)]
-    return at(file, rng.choice(needed or [None]))
+def _needed(file, rng): return at(file, rng.choice([n for n in ("PATIENT", "ID", "CODE", "BIRTHDATE") if at(file, n) is not None and (n != "ID" or at(file, "ENCOUNTER") is None)] or [None]))  # some required column; a care plan's own id is none
 
 def _renamed(file, rng, names): # some required column, under another name
-    position = _needed(file, rng)
-    return replace(file, header=[rng.choice(names(h)) if i == position else h for i, h in enumerate(file.header)])
+    needed = _needed(file, rng)
+    return replace(file, header=[rng.choice(names(h)) if i == needed else h for i, h in enumerate(file.header)])
 
 @of_file("counted")
 def padded_header(file, rng): return _renamed(file, rng, lambda h: (f" {h}", f"{h} ", f"{h}\t"))
