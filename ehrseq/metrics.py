@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .nvp import best_threshold, recall
-from .vocab import FIRST_CODE, UNK
+from .vocab import FIRST_CODE
 
 # %% ../nbs/42_metrics.ipynb #58f79bd6
 def resamples(n, draws=1000, seed=0)->np.ndarray:
