@@ -246,7 +246,7 @@ def packed(file, change): return replace(file, gz=True, packed=(*file.packed, ch
 enter("fatal",
       truncated_gz=lambda file, rng: packed(file, lambda content, part=rng.random(): content[:int(len(content) * part)]),
       corrupt_gz=lambda file, rng: packed(file, lambda content, part=rng.random(): content[:(n := 10 + int((len(content) - 30) * part))] + bytes(255 - b for b in content[n:n + 16]) + content[n + 16:]),
-      plain_as_gz=lambda file, rng: replace(file, name=file.name + ".gz", gz=False),
+      plain_as_gz=lambda file, rng: replace(file, name=file.name + ".gz", gz=False, packed=()),
       zipped_twice=lambda file, rng: packed(file, lambda content: gzip.compress(content, 1)))
 
 # %% ../nbs/94_mutations.ipynb #2b9db159
