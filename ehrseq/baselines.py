@@ -185,5 +185,5 @@ def task_rivals(
     out = {}
     for name, (table, models) in TASK_RIVALS.items():
         x = tables[table][:, tables[table][train].std(0) > 0]
-        out[name] = best_of(models(), x, y, train, valid).predict_proba(x)[:, 1]
+        out[name] = best_of(models(), x, y, train, valid).predict_proba(x)[:, 1] if x.shape[1] else np.full(len(x), y[train].mean())     # a source may know nobody's age or sex
     return out

@@ -104,10 +104,10 @@ def question(task, least)->str:
     return f"{task.name}: {blurred(task.question, least)}" + (f"\nset aside: {aside}" if aside else "")
 
 def people(summary, least)->pd.DataFrame:
-    "`Cohort.summary` as a report may tell it: of a split of too few patients, nothing but that."
-    few = small(summary["patients"], least)
+    "`Cohort.summary` as a report may tell it: of a split of too few patients, nothing but that; nor of another, if the first would follow."
+    hidden = withheld(summary[["patients"]].T, least)[0][0]
     out = pd.DataFrame({c: [f"{x:.2%}" if c == "unknown_rate" else f"{x:,.0f}" for x in summary[c]] for c in summary}, index=summary.index)
-    out.loc[few], out.loc[few, "patients"] = "", f"<{least}"
+    out.loc[hidden], out.loc[hidden, "patients"] = "", [word(n, True, least) for n in summary["patients"][hidden]]
     return out
 
 def grouped(words, least)->pd.Series:

@@ -46,7 +46,8 @@ class Covariates:
     @classmethod
     def of(cls, cohort, rows):
         x = person_table(cohort)[rows]
-        return cls(tuple(x.mean(0).tolist()), tuple(np.maximum(x.std(0), 1e-6).tolist()))
+        scale = np.where(x.std(0) < 1e-3, 1e9, x.std(0))                                     # the same for all: nothing was learnt of others
+        return cls(tuple(x.mean(0).tolist()), tuple(scale.tolist()))
 
     def __call__(self, cohort)->torch.Tensor:
         "By subject id: (subjects 2)."
@@ -203,7 +204,7 @@ BANDS = ("under 40", "40–64", "65 and over")
 def subgroups(cohort, rows)->dict:
     "Name → rows: all, by sex, and by age at the last event."
     age, sex = cohort.sequences.age_days[cohort.sequences.offsets[1:][rows] - 1] / 365.25, cohort.subjects["sex"].to_numpy()[rows]
-    band = np.array(BANDS)[np.digitize(age, [40, 65])]
+    band = np.where(cohort.subjects["birth"].notna().to_numpy()[rows], np.array(BANDS)[np.digitize(age, [40, 65])], "")
     return {"all": rows, **{f"sex {s}": rows[sex == s] for s in sorted(set(sex[pd.notna(sex)]))}, **{b: rows[band == b] for b in BANDS if (band == b).any()}}
 
 def leaderboard(

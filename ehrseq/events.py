@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CLINICAL', 'KINDS', 'BIRTH', 'DEATH', 'SCHEMA', 'SPLITS', 'BUNDLED', 'VISITS', 'REASONS', 'Report', 'split_of',
-           'Events', 'from_pandas', 'engine', 'computed', 'forgotten', 'moment', 'number_people', 'people_table',
-           'aside', 'settle_visits', 'settle', 'by_reason', 'counted', 'facts', 'assemble', 'together', 'shared_cohort']
+           'Events', 'from_pandas', 'engine', 'computed', 'forgotten', 'moment', 'in_the_future', 'number_people',
+           'people_table', 'aside', 'settle_visits', 'settle', 'by_reason', 'counted', 'facts', 'assemble', 'together',
+           'shared_cohort']
 
 # %% ../nbs/01_events.ipynb #48e721eb
 import hashlib
@@ -192,6 +193,10 @@ def forgotten(table):
 def moment(until=None)->datetime:
     "The moment after which nothing can have happened: `until`, or now (UTC)."
     return pd.Timestamp(until or datetime.now(timezone.utc).replace(tzinfo=None)).to_pydatetime()
+
+def in_the_future(last)->bool:
+    "Whether events reach more than a year ahead. Then dates were shifted, each patient's by another amount, to hide who it is; or some are wrong."
+    return last > pd.Timestamp.now() + pd.Timedelta(days=366)
 
 def number_people(frame, until)->tuple:
     "Of a row a patient (pandas: source_id, birth, death; sex, race, ethnicity where known), those kept, with subject_id, the rank of their source id; and how many were kept or set aside, by reason."

@@ -15,6 +15,7 @@ import torch
 from tqdm.std import tqdm
 
 from .batch import Loader
+from .events import in_the_future
 from .metrics import binary_scores, disease_groups, jackknife, ratio
 from .tiers import choose
 from .vocab import FIRST_CODE
@@ -103,22 +104,24 @@ def separation(vectors, having, fewest=10)->pd.DataFrame:
 
 # %% ../nbs/46_phenotypes.ipynb #cab7bf7f
 def retrieval(near, having, k=10)->dict:
-    "`precision_at_10` (or `k`) and `mrr` by shared disease, of all who have one, with intervals. `near` (n n): how alike, higher is nearer."
-    y, near = having.to_numpy().astype(float), np.array(near, float)
-    asking = y.any(1)
-    if not asking.any(): raise ValueError(f"none of {len(y)} patients has a disease of the list; nothing to look for.")
-    np.fill_diagonal(near, -np.inf)
-    order = np.argsort(-near, axis=1, kind="stable")[:, :-1]
-    hit = np.take_along_axis(y @ y.T > 0, order, 1)[asking]
-    first = np.where(hit.any(1), 1 / (hit.argmax(1) + 1), 0)
-    one, who = np.ones(len(hit)), np.arange(len(hit))
-    return {f"precision_at_{k}": ratio(hit[:, :k].mean(1), one, who), "mrr": ratio(first, one, who)}
+    "`precision_at_10` (or `k`) and `mrr` by shared disease, of all who have one, with intervals. `near`: how alike, higher is nearer, (n n) or a function of some rows."
+    y = having.to_numpy().astype(np.float32)
+    asking, found = np.flatnonzero(y.any(1)), []
+    if not len(asking): raise ValueError(f"none of {len(y)} patients has a disease of the list; nothing to look for.")
+    for some in np.array_split(asking, -(-len(asking) // 1000)):                                      # never all pairs at once
+        alike = np.array(near(some) if callable(near) else near[some], float)
+        alike[np.arange(len(some)), some] = -np.inf
+        hit = np.take_along_axis(y[some] @ y.T > 0, np.argsort(-alike, axis=1, kind="stable")[:, :-1], 1)
+        found.append(np.stack([hit[:, :k].mean(1), np.where(hit.any(1), 1 / (hit.argmax(1) + 1), 0)]))
+    precision, first = np.concatenate(found, 1)
+    one, who = np.ones(len(asking)), np.arange(len(asking))
+    return {f"precision_at_{k}": ratio(precision, one, who), "mrr": ratio(first, one, who)}
 
-def likeness(vectors)->np.ndarray:
-    "Cosines of every two vectors (n n)."
+def likeness(vectors):
+    "A function of some rows: their cosines with every vector (rows n)."
     unit = np.asarray(vectors, float)
     unit = unit / np.linalg.norm(unit, axis=1, keepdims=True).clip(1e-12)
-    return unit @ unit.T
+    return lambda rows: unit[rows] @ unit.T
 
 # %% ../nbs/46_phenotypes.ipynb #7ca3058e
 @torch.no_grad()
@@ -170,9 +173,11 @@ def characterise(cohort, rows, labels, fewest=11)->pd.DataFrame:
     return t.assign(q=false_discovery_control(t["q"])).sort_values(["q", "odds_ratio"], ascending=[True, False], ignore_index=True)
 
 def lifetimes(cohort, rows)->tuple:
-    "Ages (years) at death or at the last day of the cohort, and who died: (rows), (rows)."
-    p = cohort.subjects.iloc[rows]
-    end = np.datetime64(int(cohort.sequences.day.max()), "D")
+    "Ages (years) at death or at the last day of the cohort, where dates are shifted at the own last day; and who died: (rows), (rows). When somebody's record begins is not looked at."
+    p, s = cohort.subjects.iloc[rows], cohort.sequences
+    end = pd.Timestamp(np.datetime64(int(s.day.max()), "D"))
+    own = pd.Series(s.day[np.maximum(s.offsets[np.asarray(rows) + 1] - 1, 0)].astype("int64").astype("datetime64[D]").astype("datetime64[s]"), p.index)
+    end = own.where(p["death"].isna(), p["death"]) if in_the_future(end) else pd.Series(end, p.index)
     dead = p["death"].notna() & (p["death"] <= end + np.timedelta64(1, "D"))
     return ((p["death"].where(dead, end) - p["birth"]).dt.days / 365.25).to_numpy(), dead.to_numpy()
 

@@ -42,18 +42,22 @@ class Hazards(Question):
 def concordance(days, seen, risk, horizon=np.inf, prefix="survival")->dict:
     "C-index of `risk` (n) at `horizon` (days), with an interval over rows: one a patient. Raises `ValueError` if no pair can be compared."
     days, seen, risk = np.asarray(days, float), np.asarray(seen, bool), np.asarray(risk, float)
-    pairs = ((days[:, None] < days[None]) & (seen & (days <= horizon))[:, None]).astype(np.float32)          # row first
-    right = pairs * ((risk[:, None] > risk[None]) + 0.5 * (risk[:, None] == risk[None])).astype(np.float32)
-    if not pairs.any(): raise ValueError(f"{prefix}: none of {len(days)} patients has the event before another's time is up; nothing to rank.")
-    w = resamples(len(days)).astype(np.float32)
-    with np.errstate(invalid="ignore"): draws = ((w @ right) * w).sum(1) / ((w @ pairs) * w).sum(1)
-    return {f"{prefix}.c_index": interval(right.sum() / pairs.sum(), draws, len(days))}
+    first = np.flatnonzero(seen & (days <= horizon))
+    w, sums = resamples(len(days)).astype(np.float32), np.zeros((2, 1001))                                    # of right pairs and of all: in the data, and in each draw
+    for some in np.array_split(first, -(-len(first) // 1000) or 1):                                           # never all pairs at once
+        pairs = (days[some][:, None] < days[None]).astype(np.float32)
+        right = pairs * ((risk[some][:, None] > risk[None]) + 0.5 * (risk[some][:, None] == risk[None])).astype(np.float32)
+        for k, x in enumerate((right, pairs)): sums[k] += np.append(x.sum(dtype=float), ((w[:, some] @ x) * w).sum(1, dtype=float))
+    if not sums[1, 0]: raise ValueError(f"{prefix}: none of {len(days)} patients has the event before another's time is up; nothing to rank.")
+    with np.errstate(invalid="ignore"): c = sums[0] / sums[1]
+    return {f"{prefix}.c_index": interval(c[0], c[1:], len(days))}
 
 def integrated_brier(days, seen, survival, cuts, train_days, train_seen, points=12)->float:
-    "Integrated Brier score of survival curves (n k, at `cuts`) up to the last closed cut, censoring weighted by the training patients'."
+    "Integrated Brier score of survival curves (n k, at `cuts`) up to the last closed cut, censoring weighted by the training patients'; NaN where all events come on one day."
     from torchsurv.metrics.brier_score import BrierScore
     from torchsurv.stats.ipcw import get_ipcw
     t = lambda x, kind=torch.float32: torch.as_tensor(np.ascontiguousarray(x)).to(kind)
+    if cuts[0] == cuts[-2]: return float("nan")
     when = np.linspace(cuts[0], cuts[-2], points)
     s = at_times(survival, cuts, when)
     early = np.asarray(days) <= np.max(train_days)

@@ -19,7 +19,7 @@ from .downstream import Covariates, Outcome, ask
 from .encoder import MeanPooled
 from .sequences import tokenize
 from .survival import Hazards, at_times
-from .tasks import histories, moments
+from .tasks import histories, moments, timeline
 
 # %% ../nbs/49_tuned.ipynb #b3e05c38
 def merged(encoder)->nn.Module:
@@ -92,8 +92,10 @@ class Tuned:
         return np.asarray(given["p"] if cuts is None else 1 - at_times(np.stack(given["survival"]), np.append(cuts, np.inf), [horizon or 3 * 365])[:, 0], float)
 
     def predict_events(self, events, at, horizon=None)->pd.DataFrame:
-        "subject_id, prediction_time and p: the question put to `events` of any source at `at` (as `tasks.moments` takes it), from what was known strictly before."
+        "subject_id (`events.subjects` has the source's own), prediction_time and p: the question put to `events` of any source at `at` (as `tasks.moments` takes it), from what was known strictly before, of those who live."
         asked = moments(events, at)
+        line = asked.join(timeline(events, "subject"), on="subject_id")
+        asked = asked[~(line["death"] <= asked["prediction_time"]) & ~(asked["prediction_time"] < line["birth"])].reset_index(drop=True)
         cohort = tokenize(histories(events, asked, self.question["lookback"]), self.config.get("data", {}).get("kinds"), self.vocab)
         found = self.predict(cohort, horizon)
         return asked.iloc[found["subject_id"]].reset_index(drop=True).assign(p=found["p"])
