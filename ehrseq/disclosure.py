@@ -93,9 +93,9 @@ def reading(report, least)->str:
     return "\n".join([f"Read from {report.source}", told(t, least, "rows").to_string(), *(blurred(n, least) for n in report.notes)])
 
 def blurred(text, least)->str:
-    "A message without its small counts: `3 of 28`, `all 3 labels` and `(3)` become `<11 of 28`, `all <11 labels` and `(<11)`."
+    "A message without its small counts: `3 of 28`, `all 3 labels`, `among 3 patients` and `(3)` become `<11 of 28`, `all <11 labels`, `among <11 patients` and `(<11)`."
     few = lambda m: f"<{least}" if 0 < int(m[0]) < least else m[0]
-    return re.sub(r"(?<![\w.,-])\d+(?= of [\d,]+ )|(?<=all )\d+(?= labels)|(?<=\()\d+(?=\))", few, text)
+    return re.sub(r"(?<![\w.,-])\d+(?= of [\d,]+ )|(?<=all )\d+(?= labels)|(?<=among )\d+(?= patients)|(?<=\()\d+(?=\))", few, text)
 
 def question(task, least)->str:
     "What a task asks, and how many it set aside and why, as a report may tell it."

@@ -9,7 +9,7 @@ __all__ = ['HEADLINES', 'EXAMS', 'headlines', 'evaluate', 'masked_codes', 'next_
 import numpy as np
 import pandas as pd
 
-from . import baselines, inspect, metrics
+from . import baselines, disclosure, inspect, metrics
 from .batch import Loader
 from .mlm import guesses
 from .nvp import best_threshold, recall
@@ -82,5 +82,5 @@ def embedding(encoder, cohort, untrained=None)->dict:
     labels, out = disease.reindex(cohort.sequences.subject_id[rows]).to_numpy(), {}
     for prefix, v in vectors.items():
         try: out |= metrics.embedding_scores(v, labels, prefix)
-        except ValueError as why: print(f"{prefix} scores left out: {why}")
+        except ValueError as why: print(f"{prefix} scores left out: {disclosure.blurred(str(why), disclosure.threshold(cohort.info['source']))}")
     return out

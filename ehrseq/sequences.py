@@ -93,6 +93,12 @@ class Cohort:
         some = np.diff(self.sequences.offsets) > 0
         return np.flatnonzero(some if split == "all" else some & (self.subjects["split"] == split).to_numpy())
 
+    def check_known(self, most=0.9):
+        "The cohort; raises `DataError` where its vocabulary does not know more than `most` of the codes, so that all patients look alike."
+        if (rate := self.info["unknown_rate"]) > most:
+            raise DataError(f"{self.info['source']}: {rate:.1%} of the codes are not in the vocabulary, which has codes such as {', '.join(self.vocab.codes[:2])}: all patients would look alike. Translate the codes, or pre-train on this data.")
+        return self
+
     def summary(self)->pd.DataFrame:
         "Patients, visits, tokens and unknown rate by split."
         s, out = self.sequences, {}
