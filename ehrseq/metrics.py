@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DISEASES', 'NOT_THE_DISEASE', 'NONE', 'resamples', 'interval', 'ratio', 'mlm_scores', 'disease_groups',
-           'main_disease', 'neighbour_agreement', 'jackknife', 'embedding_scores', 'nvp_scores', 'code_scores',
-           'contrastive_scores', 'skipgram_scores', 'areas', 'binary_scores', 'calibration']
+           'main_disease', 'blocks', 'neighbour_agreement', 'jackknife', 'embedding_scores', 'nvp_scores',
+           'code_scores', 'contrastive_scores', 'skipgram_scores', 'areas', 'binary_scores', 'calibration']
 
 # %% ../nbs/42_metrics.ipynb #47c3b09f
 import numpy as np
@@ -85,11 +85,15 @@ def main_disease(cohort)->pd.Series:
     return cohort.subjects["subject_id"].map(best.set_index("subject_id")["group"]).fillna(NONE).set_axis(cohort.subjects["subject_id"]).rename("disease")
 
 # %% ../nbs/42_metrics.ipynb #d7c32a03
+def blocks(rows, size=1000)->list:
+    "`rows` in parts of about `size`: all pairs of a hundred thousand patients do not go into memory at once."
+    return np.array_split(rows, max(1, -(-len(rows) // size)))
+
 def neighbour_agreement(vectors, labels, k=10)->np.ndarray:
     "Per patient, the share of its `k` nearest others (cosine) with the same label: (n)."
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
     k, out = min(k, len(labels) - 1), np.zeros(len(labels))
-    for part in np.array_split(np.arange(len(labels)), -(-len(labels) // 1000)):              # of a hundred thousand patients, never all pairs at once
+    for part in blocks(np.arange(len(labels))):
         near = unit[part] @ unit.T
         near[np.arange(len(part)), part] = -np.inf
         out[part] = (labels[np.argpartition(-near, k - 1, axis=1)[:, :k]] == labels[part][:, None]).mean(1)

@@ -16,7 +16,7 @@ from tqdm.std import tqdm
 
 from .batch import Loader
 from .events import in_the_future
-from .metrics import binary_scores, disease_groups, jackknife, ratio
+from .metrics import binary_scores, blocks, disease_groups, jackknife, ratio
 from .tiers import choose
 from .vocab import FIRST_CODE
 
@@ -108,7 +108,7 @@ def retrieval(near, having, k=10)->dict:
     y = having.to_numpy().astype(np.float32)
     asking, found = np.flatnonzero(y.any(1)), []
     if not len(asking): raise ValueError(f"none of {len(y)} patients has a disease of the list; nothing to look for.")
-    for some in np.array_split(asking, -(-len(asking) // 1000)):                                      # never all pairs at once
+    for some in blocks(asking):
         alike = np.array(near(some) if callable(near) else near[some], float)
         alike[np.arange(len(some)), some] = -np.inf
         hit = np.take_along_axis(y[some] @ y.T > 0, np.argsort(-alike, axis=1, kind="stable")[:, :-1], 1)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .downstream import HOW, Covariates, Question, ask, tune
-from .metrics import interval, resamples
+from .metrics import blocks, interval, resamples
 
 # %% ../nbs/48_survival.ipynb #6e6079e4
 def cut_points(days, seen, intervals=12)->np.ndarray:
@@ -42,9 +42,8 @@ class Hazards(Question):
 def concordance(days, seen, risk, horizon=np.inf, prefix="survival")->dict:
     "C-index of `risk` (n) at `horizon` (days), with an interval over rows: one a patient. Raises `ValueError` if no pair can be compared."
     days, seen, risk = np.asarray(days, float), np.asarray(seen, bool), np.asarray(risk, float)
-    first = np.flatnonzero(seen & (days <= horizon))
     w, sums = resamples(len(days)).astype(np.float32), np.zeros((2, 1001))                                    # of right pairs and of all: in the data, and in each draw
-    for some in np.array_split(first, -(-len(first) // 1000) or 1):                                           # never all pairs at once
+    for some in blocks(np.flatnonzero(seen & (days <= horizon))):
         pairs = (days[some][:, None] < days[None]).astype(np.float32)
         right = pairs * ((risk[some][:, None] > risk[None]) + 0.5 * (risk[some][:, None] == risk[None])).astype(np.float32)
         for k, x in enumerate((right, pairs)): sums[k] += np.append(x.sum(dtype=float), ((w[:, some] @ x) * w).sum(1, dtype=float))
