@@ -194,7 +194,7 @@ def progression(events, ladder, horizon=None, followed="cohort", start=None)->Ta
 
 def _since(asked, start): return asked[asked["prediction_time"] >= pd.Timestamp(start)].reset_index(drop=True) if start is not None else asked.reset_index(drop=True)
 
-STAYS = re.compile(r"inpatient|^visit//?(ip|erip)$|^(hospital_admission//)?(urgent|elective|ew emer\.|direct emer\.|observation admit|surgical same day admission)(//|$)", re.I)
+STAYS = re.compile(r"inpatient|^visit//?(ip|erip)$|^omop//(9201|262|8717|8920|8971)$|^(hospital_admission//)?(urgent|elective|ew emer\.|direct emer\.|observation admit|surgical same day admission)(//|$)", re.I)
 
 def readmission(events, days=30.0, classes=None, followed="cohort", start=None)->Task:
     "Another hospital stay within `days` of discharge (from `start` on, if given). Stays that overlap, or begin on the day when the one before ends, are one; one that has no end yet is a way back, and asks nothing. `classes` of visits that are stays; default: those in which `STAYS` finds Synthea's, OMOP's or MIMIC-IV's word for one (not for observation alone)."
