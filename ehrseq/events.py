@@ -63,6 +63,13 @@ class Report:
     remarks: tuple = ()      # of `Remark`: what was kept, but changed or doubtful
     public: bool = False     # whether nobody real is in it, so that no count needs hiding: the bundled sample alone
 
+    @classmethod
+    def of(cls, counts: pd.DataFrame, source: str, notes: Iterable, remarks: Iterable, public: bool = False) -> "Report":
+        "A report that accounts for every row, and says of which files nothing is kept. Raises if a row is unaccounted for."
+        empty = counts[(counts["rows"] > 0) & (counts["kept"] == 0)]
+        nothing = [Remark(r.file, "rows, of which none is kept", int(r.rows)) for r in empty.itertuples()]
+        return cls(counts, source, tuple(notes), (*remarks, *nothing), public).check()
+
     @property
     def reasons(self): return [c for c in self.frame.columns if c not in ("file", "rows", "kept")]
 
@@ -446,8 +453,8 @@ def _kept_once(marked, once) -> dict:
     return counts
 
 # %% ../nbs/01_events.ipynb #bc8471d7
-SPREADSHEET = (r"//(\d[.,]\d+[eE]\+?\d+|\d{6,}\.0|\d{1,2}-(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
-               r"|#(N/A|REF!|VALUE!|NAME\?|NUM!|DIV/0!)|#+)$")
+SPREADSHEET = (r"//(?:\d[.,]\d+[eE]\+?\d+|\d{6,}\.0|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+               r"|#(?:N/A|REF!|VALUE!|NAME\?|NUM!|DIV/0!)|#+)$")
 
 def damaged_codes(descriptions) -> dict:
     "Table → rows whose codes look as if a spreadsheet had rewritten them. `descriptions`: of `settle`."
@@ -481,16 +488,22 @@ def by_reason(marked, by: str | None = None) -> dict:
 WHY_NOT = {"ragged": "they have another number of values than the header has columns",
            "undated": "they have no date", "no code": "they have no code",
            "unknown patient": "their patients are not in the table of patients (of another export, perhaps)",
-           "excluded patient": "their patients' own rows are set aside", "pre-birth": "they lie before the birth"}
+           "pre-birth": "they lie before the birth", "future": "they lie in the future"}
 
-def counted(file: str, counts: dict, ragged: int = 0, where: object = None) -> dict:
-    """A row of the reading report, from counts by reason. `where`: what a message calls the file. Raises `DataError` for a
-    file with rows of which none can be used."""
+def counted(
+    file: str,
+    counts: dict, # rows by reason
+    ragged: int = 0,
+    where: object = None, # what a message calls the file; default: `file`
+    until: object = None, # as the caller gave it: then rows after it are no fault of the file
+) -> dict:
+    "A row of the reading report. Raises `DataError` for a file with rows all of which are faulty."
     of = {"kept": 0, **dict.fromkeys(REASONS, 0)} | counts | {"ragged": ragged}
-    rows, fault = sum(of.values()), max(WHY_NOT, key=of.get)
-    if rows and not of["kept"] and of[fault]:
+    faults = {r: why for r, why in WHY_NOT.items() if r != "future" or until is None}
+    rows, fault = sum(of.values()), max(faults, key=of.get)
+    if rows and rows == sum(of[r] for r in faults):
         said = ", ".join(f"{n:,} {reason}" for reason, n in of.items() if n)
-        raise DataError(f"{where or file}: found {rows:,} rows, of which none can be used ({said}): {WHY_NOT[fault]}.")
+        raise DataError(f"{where or file}: found {rows:,} rows, of which none can be used ({said}): {faults[fault]}.")
     return {"file": file, "rows": rows, **of}
 
 def facts(people: People):

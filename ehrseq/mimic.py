@@ -176,9 +176,9 @@ def read(
         raw, n = clinical(con, scans, name, encounters)
         settled.append(settle(raw, people, encounters))
         remarks += settle_remarks(settled[-1], label)
-        counts.append(counted(label[name], settled[-1].counts.get(name, {}), where=paths[name][0]))
+        counts.append(counted(label[name], settled[-1].counts.get(name, {}), where=paths[name][0], until=until))
         if counts[-1]["rows"] != n: raise AssertionError(f"{paths[name][0]}: {n} rows, but {counts[-1]}")
-    report = Report(pd.DataFrame(counts), str(folder), _notes(paths, tables, people), tuple(remarks)).check()
+    report = Report.of(pd.DataFrame(counts), str(folder), _notes(paths, tables, people), remarks)
     return assemble(people, encounters, settled, report, files.fingerprint((asked(until, report.frame), tables, 2)))
 
 def _people_and_stays(con, scans, until, label):
@@ -190,8 +190,9 @@ def _people_and_stays(con, scans, until, label):
         before = f" before {people.until:%Y-%m-%d}" if people.until else ""
         raise DataError(f"{where}: no patient with an id, an age and a year{before}; expected at least one.")
     encounters = settle_visits(visits(stays), people)
-    counts = [counted(label["patients"], people.counts, where=where),
-              counted(label["admissions"], by_reason(encounters), where=scans.tables["admissions"][0])]
+    admissions = scans.tables["admissions"][0]
+    counts = [counted(label["patients"], people.counts, where=where, until=until),
+              counted(label["admissions"], by_reason(encounters), where=admissions, until=until)]
     remarks = [*people.remarks(label["patients"]), *visit_remarks(encounters, label["admissions"])]
     return people, encounters, counts, remarks
 

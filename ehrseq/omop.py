@@ -349,7 +349,7 @@ def read(
     size, known = sizes(tables), concepts(tables)
     people, guessed = persons(tables, known, until)
     reasons, remarks = {"person": people.counts}, []
-    if not len(people): _nobody(place, people, ragged)
+    if not len(people): _nobody(place, people, ragged, until)
     if guessed: remarks.append(Remark("person", "births are guesses: mid-year or mid-month", guessed))
     if "death" in tables: people, reasons["death"] = deaths(tables["death"], people)
     settled, encounters = [], None
@@ -365,8 +365,8 @@ def read(
             reasons[name] = settled[-1].counts.get(name, {})
             remarks += settle_remarks(settled[-1], {name: name})
         if (n := sum(reasons[name].values())) != size[name][0]: raise AssertionError(f"{place.name}: {name}: {size[name][0]} rows, but {n} accounted for")
-    counts = pd.DataFrame([counted(n, why, ragged.get(n, 0), _where(place, n)) for n, why in reasons.items()])
-    report = Report(counts, place.name, _notes(tables, known, people), tuple(remarks)).check()
+    counts = pd.DataFrame([counted(n, why, ragged.get(n, 0), _where(place, n), until) for n, why in reasons.items()])
+    report = Report.of(counts, place.name, _notes(tables, known, people), remarks)
     settings = (asked(until, counts), schema, 2)
     return assemble(people, encounters, settled, report, files.fingerprint(settings) if place.files else digest(place, size, settings))
 
@@ -374,8 +374,8 @@ def _where(place, name):
     where = place.where(name)
     return where if isinstance(where, str) else where[0]
 
-def _nobody(place, people, ragged):
-    counted("person", people.counts, ragged.get("person", 0), _where(place, "person"))
+def _nobody(place, people, ragged, until):
+    counted("person", people.counts, ragged.get("person", 0), _where(place, "person"), until)
     before = f" before until={people.until:%Y-%m-%d}" if people.until else ""
     raise DataError(f"{place.name}: table 'person': nobody with an id and a birth{before}; expected at least one.")
 

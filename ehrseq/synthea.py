@@ -251,7 +251,7 @@ class _Reading:
         "The table's row of the report: every record is accounted for."
         text, parsed = self.texts[name], sum(self.counts[name].values())
         rows, ragged = text.size(self.scans.lines(name), parsed)
-        out = counted(named(text.paths), self.counts[name], ragged, text.paths[0])
+        out = counted(named(text.paths), self.counts[name], ragged, text.paths[0], self.until)
         if out["rows"] != rows: raise AssertionError(f"{text.paths[0]}: {rows} rows, but {out['rows']} accounted for")
         return out
 
@@ -274,6 +274,6 @@ def read(
         bar.set_postfix_str(", ".join(names))
         reading.read(names)
     counts, public = pd.DataFrame([reading.row(name) for name in reading.paths]), is_sample(folder)
-    report = Report(counts, BUNDLED if public else str(folder), reading.notes(), tuple(reading.remarks), public).check()
+    report = Report.of(counts, BUNDLED if public else str(folder), reading.notes(), reading.remarks, public)
     digest = reading.files.fingerprint((asked(until, counts), 3))
     return assemble(reading.people, reading.encounters, reading.settled, report, digest)
