@@ -300,13 +300,18 @@ def engine():
     with it. It holds at most `EHRSEQ_MEMORY` (such as 3GB; default: most of the machine's)."""
     spill = tempfile.mkdtemp(prefix="ehrseq-spill-")   # 0700, and of a name that nobody can have planted a link at
     con = ibis.duckdb.connect(temp_directory=spill)
-    weakref.finalize(con, shutil.rmtree, spill, ignore_errors=True)
+    weakref.finalize(con, _closed, con.con, spill)
     if os.getenv("EHRSEQ_MEMORY"): con.con.execute("SET memory_limit = ?", [os.environ["EHRSEQ_MEMORY"]])
     # Nobody knows how long a CSV file is, and the guess would hash all of it; our joins have their smaller table on the right.
     con.raw_sql("SET disabled_optimizers = 'build_side_probe_side'")
+    con.raw_sql("SET TimeZone = 'UTC'")   # in which a time with a zone becomes one without
     # DuckDB's bar would leave widget state in notebooks; without ipywidgets it is off, and the setting refused.
     if find_spec("ipywidgets"): con.raw_sql("SET enable_progress_bar = false")
     return con
+
+def _closed(connection, spill):
+    connection.close()   # else DuckDB complains of what is alive when Python ends
+    shutil.rmtree(spill, ignore_errors=True)
 
 def computed(expression):
     "The expression, computed once and kept in its engine for this session."

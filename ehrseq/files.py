@@ -246,7 +246,7 @@ def line_of(path: Path, value: str, *names: str) -> int | None:
 
 def check_values(
     table: ibis.Table,
-    where: str | Sequence[Path], # what a message calls the table, or the CSV files it is from
+    where: str | Sequence[Path], # what a message calls the table, or the files it is from
     expected: str,
     names: dict[str, tuple] | None = None, # column → what it may be called in the files
     **valid: ibis.Deferred, # column → the expression that is true of a good value
@@ -261,6 +261,7 @@ def _place(where, value, *names):
     "The file with the value and ', line N'; or what a message calls the table, and nothing."
     if isinstance(where, str): return where, ""
     for path in where:
+        if path.suffix.lower() == ".parquet": continue   # it has no lines
         if (line := line_of(path, value, *names)) is not None: return path, f", line {line}"
     return where[0], ""
 

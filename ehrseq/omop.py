@@ -62,7 +62,10 @@ def public(url)->str:
 
 def connect(url):
     "`ibis.connect`, with errors that hold no password."
-    try: return ibis.connect(url)
+    try:
+        con = ibis.connect(url)
+        if con.name == "postgres": con.raw_sql("SET TIME ZONE 'UTC'").close()   # in which a time with a zone becomes one without
+        return con
     except Exception as e:
         secret = [*re.findall(r"//[^:@]*:(.*)@", url), *re.findall(r"(?i)(?:password|pwd|token|secret)=([^&]*)", url)]
         parts = [p for s in secret for p in {unquote(s), *re.split(r"[/?#:@]", s)} if p]
@@ -99,8 +102,8 @@ def locate(
     schemas = [schema] if schema is None or isinstance(schema, str) else list(schema)
     if hasattr(source, "list_tables"): return Source(f"{source.name} ({source.current_catalog})", source, listed(source, schemas))
     text = str(source)
-    if "://" in text and not text.startswith("duckdb://"): return Source(public(text), con := connect(text), listed(con, schemas))
-    path = Path(public(text).removeprefix("duckdb://"))
+    if _is_url(text) and not text.startswith("duckdb://"): return Source(public(text), con := connect(text), listed(con, schemas))
+    path = Path(text.removeprefix("duckdb://").split("?")[0] if text.startswith("duckdb://") else text).expanduser()
     if path.is_dir():
         found = files(path)
         return Source(str(path), engine(), found, tuple(p for t in TABLES for p in found.get(t, ())))
@@ -110,14 +113,17 @@ def locate(
     log = path.with_name(path.name + ".wal")   # what has been written, and is not in the file yet
     return Source(str(path), con, listed(con, [("omop", s or "main") for s in schemas]), (path, *([log] if log.exists() else [])))
 
-def is_duckdb(path):
+def _is_url(text): return "://" in text and not Path(text).exists()
+
+def is_duckdb(path: Path) -> bool:
+    "Whether a file is a DuckDB database, by its first bytes."
     if not path.is_file(): return False
     with open(path, "rb") as stream: return stream.read(12)[8:] == b"DUCK"
 
 def is_omop(source, schema=None)->bool:
     "Whether a source (whatever `read` takes) has a person table and a clinical one. Looks at names only; False for what is not there; `DataError` for a server that cannot be reached."
     text = str(source)
-    if not hasattr(source, "list_tables") and "://" not in text and not Path(text).is_dir() and not is_duckdb(Path(text)): return False
+    if not hasattr(source, "list_tables") and not _is_url(text) and not Path(text).is_dir() and not is_duckdb(Path(text)): return False
     found = files(text) if Path(text).is_dir() else locate(source, schema).found
     return "person" in found and any(t in found for t in DOMAINS)
 
