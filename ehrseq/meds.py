@@ -302,7 +302,7 @@ def _notes(folder, people):
 def write(
     events, # of any source
     folder, # to be made; must not exist
-    labels=None, # task name → labels, a pandas table in the MEDS label schema
+    labels=None, # task name → a `Task`, or a pandas table in the MEDS label schema, written as it is
     name="ehrseq", # of the dataset
     shard=10_000, # subjects
     progress=True,
@@ -337,6 +337,6 @@ def _write(folder, events, labels, name, shard, progress):
     _save(codes, about / "codes.parquet", pa.schema([("code", pa.string()), ("description", pa.string()), ("parent_codes", pa.list_(pa.string()))]))
     _save(people.assign(split=people["split"].map(back)), about / "subject_splits.parquet", pa.schema([("subject_id", pa.int64()), ("split", pa.string())]))
     _save(events.visits.order_by("visit_id").select(*VISITS).to_pyarrow(), about / "ehrseq_visits.parquet", pa.schema([("visit_id", pa.int64()), ("subject_id", pa.int64()), ("start", pa.timestamp("us")), ("stop", pa.timestamp("us")), ("class", pa.string())]))
-    for task, frame in labels.items(): _save(frame[["subject_id", "prediction_time", "boolean_value"]], folder / "labels" / f"{task}.parquet", pa.schema([("subject_id", pa.int64()), ("prediction_time", pa.timestamp("us")), ("boolean_value", pa.bool_())]))
+    for task, frame in labels.items(): _save((frame.standard() if hasattr(frame, "standard") else frame)[["subject_id", "prediction_time", "boolean_value"]], folder / "labels" / f"{task}.parquet", pa.schema([("subject_id", pa.int64()), ("prediction_time", pa.timestamp("us")), ("boolean_value", pa.bool_())]))
     about.joinpath("dataset.json").write_text(json.dumps({"dataset_name": name, "dataset_version": events.fingerprint, "etl_name": "ehrseq", "etl_version": "0.1", "meds_version": "0.4.1",
                                                           "created_at": datetime.now(timezone.utc).isoformat(), "other_extension_columns": ["visit_id", "kind"]}), encoding="utf-8")
