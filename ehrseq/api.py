@@ -40,8 +40,9 @@ def read(
     return _told(KINDS_OF_SOURCE[kind].read(source, until=until, progress=progress), kind)
 
 def from_pretrained(
-    folder, # a run folder, or "owner/name" on the Hugging Face hub
-):
-    "A `Run`: a pre-trained encoder with its vocabulary, ready to `embed`."
+    folder: Path | str, # a run folder, or "owner/name" on the Hugging Face hub
+    trust: bool | str | tuple = False, # whether its config.json may name a class outside ehrseq, which runs that code
+) -> "Run":
+    "A `Run`: a pre-trained encoder with its vocabulary, ready to `embed`. Raises `ValueError` for one that is damaged or not trusted."
     from ehrseq.runs import Run   # here, because torch comes with it, and reading does without
-    return Run(folder)
+    return Run(folder, trust=trust)

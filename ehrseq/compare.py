@@ -14,8 +14,8 @@ from tqdm.std import tqdm
 
 from . import metrics
 from .batch import Loader
-from .checkpoint import read_json, write_json
 from .encoder import Config, encoder_class
+from .folders import SUMS, check_seal, private_folder, read_json, seal, write_json, write_parquet
 from .jobs import LEARNING_RATES, pretrain, start_from
 from .probe import probe, probing
 from .scores import HEADLINES
@@ -29,7 +29,7 @@ def contender(text)->dict:
     ours, _, start = (x.strip() for x in str(text).partition("<"))
     encoder, _, objective = ours.partition("/")
     if not objective: raise ValueError(f"contender {text!r}: expected encoder/objective, such as transformer/mlm.")
-    encoder_class(encoder); check_objective(objective)
+    encoder_class(encoder, trust=True); check_objective(objective)
     if start: contender(start)
     return {"name": ours + (f" < {start}" if start else ""), "encoder": encoder, "objective": objective, "start": start or None}
 
@@ -43,6 +43,7 @@ class Comparison:
         self.cohort, self.out, self.tier, self.target, self.tuning, self.probes = cohort, Path(out), find_tier(tier), target, tuning, tuple(probes)
         self.contenders, self.seeds, self.budget = [contender(c) for c in contenders], list(seeds), {"minutes": minutes, "epochs": epochs}
         plan = {"cohort": cohort.info["fingerprint"], "tier": self.tier.name, "budget": self.budget, "tuning": tuning}
+        check_seal(self.out)                                                       # of a comparison that was run to its end
         self.state = read_json(self.out / "compare.json") if (self.out / "compare.json").exists() else {"plan": plan, "tuning": {}, "rows": []}
         if self.state["plan"] != plan: raise ValueError(f"{self.out} holds another comparison: {self.state['plan']}, not {plan}. Choose another folder.")
         if self.state["rows"] and not (self.out / "exam.parquet").exists(): raise ValueError(f"{self.out}: compare.json without exam.parquet can be looked at (Comparison.open), not gone on with. Choose another folder.")
@@ -51,6 +52,7 @@ class Comparison:
     def open(cls, out):
         "A comparison to look at, from its folder alone: tables and curves, no training."
         if not (Path(out) / "compare.json").exists(): raise ValueError(f"{out}: compare.json not found; expected a folder that a comparison has written.")
+        check_seal(out)
         k = object.__new__(cls)
         k.out, k.state = Path(out), read_json(Path(out) / "compare.json")
         return k
@@ -67,11 +69,14 @@ class Comparison:
     def table(self, score="mlm.top1")->pd.DataFrame: return table(self, score)
 
     def run(self, progress=True):
-        "Tune, then train and score every contender with every seed, a seed at a time."
+        "Tune, then train and score every contender with every seed, a seed at a time; then seal the tables."
+        private_folder(self.out)
+        (self.out / SUMS).unlink(missing_ok=True)                                  # until it is whole again
         bar = tqdm([(c, s) for s in self.seeds for c in self.contenders], desc="comparing", unit="run", ncols=88, disable=not progress)
         for c, seed in bar:
             bar.set_postfix_str(f"{c['name']}, seed {seed}")
             if self.row(c["name"], seed) is None: _train_and_score(self, c, seed)
+        seal(self.out, [name for name in ("compare.json", "exam.parquet", "curves.parquet") if (self.out / name).exists()])
         return self
 
     def learning_rate(self, c)->float:
@@ -94,9 +99,9 @@ def _trial(comparison, c, rate)->float:
     "The best validation loss of a contender, trained for a share of the budget at that rate; of a probe, if that is what it is judged by."
     k, seed = comparison, comparison.seeds[0]
     seed_everything(seed)
-    encoder = encoder_class(c["encoder"])(Config.from_tier(k.tier, vocab_size=k.cohort.vocab.size))
+    encoder = encoder_class(c["encoder"], trust=True)(Config.from_tier(k.tier, vocab_size=k.cohort.vocab.size))
     objective = make_objective(c["objective"], encoder, len(k.cohort.vocab))
-    if c["start"]: start_from(k.folder(c["start"], seed), encoder, objective, k.cohort)
+    if c["start"]: start_from(k.folder(c["start"], seed), encoder, objective, k.cohort, trust=contender(c["start"])["encoder"])
     share = {name: v and v * k.tuning for name, v in k.budget.items()}
     loader = Loader(k.cohort.sequences, k.cohort.rows("train"), k.tier.max_seq_length, k.tier.batch_size, seed)
     valid = Loader(k.cohort.sequences, k.cohort.rows("valid"), k.tier.max_seq_length, 32, recent=True)
@@ -115,8 +120,9 @@ def _train_and_score(k, c, seed):
     start = k.folder(c["start"], seed) if c["start"] else None
     if start and not (start / "manifest.json").exists(): _train_and_score(k, contender(c["start"]), seed)
     rate = k.learning_rate(c)
-    run = pretrain(k.cohort, k.folder(c["name"], seed), c["encoder"], c["objective"], k.tier, k.target, learning_rate=rate, init=start, seed=seed, patience=100, progress=False, **k.budget)
-    m, exams = run.metrics, [pd.read_parquet(f) for f in [run.folder / "exam.parquet"] if f.exists()]
+    run = pretrain(k.cohort, k.folder(c["name"], seed), c["encoder"], c["objective"], k.tier, k.target, learning_rate=rate, init=start, seed=seed, patience=100, progress=False,
+                   trust=c["start"] and contender(c["start"])["encoder"], **k.budget)
+    m, exams = run.metrics, [pd.read_parquet(f) for f in [run.file("exam.parquet")] if f.exists()]
     scores = {name: v for name, v in m.items() if isinstance(v, dict)}
     for question in k.probes if _probed(c) else ():
         s, tables = probe(run.encoder, k.cohort, question, progress=False)
@@ -133,8 +139,7 @@ def _keep(k, file, frame, name, seed):
     if frame is None: return
     old = k.read(file)
     if len(old): old = old[(old["name"] != name) | (old["seed"] != seed)]
-    pd.concat([x for x in (old, frame.assign(name=name, seed=seed)) if len(x)], ignore_index=True).to_parquet(aside := k.out / f".{file}.tmp")
-    aside.replace(k.out / file)
+    write_parquet(k.out / file, pd.concat([x for x in (old, frame.assign(name=name, seed=seed)) if len(x)], ignore_index=True))
 
 # %% ../nbs/62_compare.ipynb #acce42e6
 PROBED = " (probe)"

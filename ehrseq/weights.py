@@ -112,7 +112,7 @@ def tensors_in(path: Path | str) -> dict[str, tuple]:
 def check_sizes(config: Config, tensors: dict[str, tuple]) -> None:
     "Refuse numbers that the weights cannot hold, before anything is built. Raises `ValueError` naming the field."
     held = sum(torch.Size(shape).numel() for _, shape in tensors.values())
-    for name, needs in (("vocab_size", config.vocab_size * config.embedding_dim), ("embedding_dim", config.embedding_dim),
+    for name, needs in (("embedding_dim", config.embedding_dim), ("vocab_size", config.vocab_size * config.embedding_dim),
                         ("hidden_dim", config.hidden_dim * config.embedding_dim)):
         if needs > held: raise ValueError(f"model.{name}: {getattr(config, name):,} needs {needs:,} numbers; the weights hold {held:,}.")
     if config.num_layers > max(len(tensors), 64):                              # Med2Vec has four tensors, whatever the tier
