@@ -41,8 +41,9 @@ def read(
 
 def from_pretrained(
     folder: Path | str, # a run folder, or "owner/name" on the Hugging Face hub
-    trust: bool | str | tuple = False, # whether its config.json may name a class outside ehrseq, which runs that code
+    trust: bool | str | tuple = False, # True, or a name: a class outside ehrseq may be imported and run
 ) -> "Run":
-    "A `Run`: a pre-trained encoder with its vocabulary, ready to `embed`. Raises `ValueError` for one that is damaged or not trusted."
+    """A `Run`: a pre-trained encoder with its vocabulary, ready to `embed`.
+    Raises `ValueError` for one that is damaged or not trusted."""
     from ehrseq.runs import Run   # here, because torch comes with it, and reading does without
     return Run(folder, trust=trust)

@@ -37,10 +37,13 @@ class Pretrained:
 FILES = ("config.json", "model.safetensors", "vocab.json")
 
 def save_pretrained(folder, encoder, vocab, name, objective=None, extra=None, card=""):
-    "Write `config.json`, `model.safetensors`, `vocab.json` and the model card into `folder`, the configuration last; then seal them."
+    """Write `config.json`, `model.safetensors`, `vocab.json` and the model card into `folder`, the
+    configuration last; then seal them. Raises `ValueError` for weights that are not finite."""
     folder = private_folder(folder)
     parts = {"encoder": encoder, **({"objective": objective} if objective is not None else {})}
     weights = {f"{p}.{n}": t.detach().cpu().contiguous() for p, m in parts.items() for n, t in m.state_dict().items()}
+    wrong = next((n for n, t in weights.items() if not t.isfinite().all()), None)
+    if wrong: raise ValueError(f"{folder}: {wrong} holds a number that is not finite; nothing is written.")
     write_atomic(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
     vocabs.save(vocab, folder / "vocab.json")
     write_atomic(folder / "README.md", card)
@@ -51,16 +54,18 @@ def save_pretrained(folder, encoder, vocab, name, objective=None, extra=None, ca
 # %% ../nbs/40_checkpoint.ipynb #e40ca19a
 def from_pretrained(
     folder: Path | str, # a local folder, or "owner/name" on the Hugging Face hub
-    trust: bool | str | tuple = False, # whether config.json may name a class outside ehrseq, whose module is then imported
+    trust: bool | str | tuple = False, # True, or a name: a class outside ehrseq may be imported and run
 ) -> Pretrained:
-    "An encoder and its vocabulary. Raises `ValueError` naming the file that is missing, damaged, of another version or not trusted."
+    """An encoder and its vocabulary.
+    Raises `ValueError` naming the file that is missing, damaged, of another version or not trusted."""
     folder = _local(folder)
     check_seal(folder, *FILES)
     config = read_config(folder / "config.json")
     vocab = vocabs.load(folder / "vocab.json")
     model, name, where = Config(**config["model"]), config["encoder"], folder / "model.safetensors"
     if vocab.size != model.vocab_size:
-        raise ValueError(f"{folder / 'vocab.json'}: size {vocab.size:,}; config.json has vocab_size {model.vocab_size:,}.")
+        raise ValueError(f"{folder / 'vocab.json'}: size {vocab.size:,}; "
+                         f"config.json has vocab_size {model.vocab_size:,}.")
     tensors = tensors_in(where)
     try: encoder = build(encoder_class(name, trust), name, model, tensors)
     except ValueError as e: raise ValueError(f"{folder / 'config.json'}: {e}") from None
@@ -73,19 +78,23 @@ def _state(where: Path, encoder: nn.Module, objective: dict, tensors: dict) -> d
     try: check_tensors(objective, tensors, "objective")
     except ValueError as e: raise ValueError(f"{where}: {e}") from None
     parts = {"encoder": encoder.state_dict(), "objective": objective}
-    weights = read_weights(where, {f"{part}.{name}": t for part, state in parts.items() for name, t in state.items()})
+    expected = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+    weights = read_weights(where, expected)
     return {part: {name: weights[f"{part}.{name}"] for name in state} for part, state in parts.items()}
 
 # %% ../nbs/40_checkpoint.ipynb #ee50e07c
 def _local(folder: Path | str) -> Path:
-    "The folder itself; of a name on the hub, the copy that is fetched. Raises `ValueError` for a folder without an encoder."
+    """The folder itself; of a name on the hub, the copy that is fetched.
+    Raises `ValueError` for a folder without an encoder."""
     path = Path(folder)
     if not path.exists() and str(folder).count("/") == 1 and not str(folder).startswith((".", "/")):
         from huggingface_hub import snapshot_download
-        try: path = Path(snapshot_download(str(folder), allow_patterns=[*FILES, "metrics.json", "README.md", SUMS]))
+        wanted = [*FILES, "metrics.json", "README.md", SUMS]
+        try: path = Path(snapshot_download(str(folder), allow_patterns=wanted))
         except Exception as e: raise ValueError(f"{folder}: no such folder here, and not found on the hub ({type(e).__name__}).") from None
     for name in FILES:
-        if not (path / name).is_file(): raise ValueError(f"{path}: {name} not found; expected a folder with {', '.join(FILES)}.")
+        if not (path / name).is_file():
+            raise ValueError(f"{path}: {name} not found; expected a folder with {', '.join(FILES)}.")
     return path
 
 # %% ../nbs/40_checkpoint.ipynb #6f968342
@@ -148,13 +157,16 @@ def _open(place):
     except (OSError, ValueError): raise ValueError(f"{place / 'manifest.json'}: missing or damaged") from None
     if manifest.get("format_version") != FORMAT_VERSION: raise ValueError(f"{place / 'manifest.json'}: format version {manifest.get('format_version')}; this ehrseq reads {FORMAT_VERSION}")
     files, content = manifest.get("files"), {}
-    if not isinstance(manifest.get("identity"), dict) or not isinstance(files, dict) or set(files) != {"tensors.safetensors", "values.json"}:
+    whole = isinstance(files, dict) and set(files) == {"tensors.safetensors", "values.json"}
+    if not whole or not isinstance(manifest.get("identity"), dict):
         raise ValueError(f"{place / 'manifest.json'}: identity or files missing or damaged")
     for name, expected in files.items():
         content[name] = (place / name).read_bytes() if (place / name).exists() else b""
         found = _seal(content[name])
-        if not isinstance(expected, dict) or set(expected) != set(found): raise ValueError(f"{place / 'manifest.json'}: {name}: expected bytes and sha256")
-        if found["bytes"] != expected["bytes"]: raise ValueError(f"{place / name}: {found['bytes']:,} bytes, expected {expected['bytes']!s:.20}")
+        if not isinstance(expected, dict) or set(expected) != set(found):
+            raise ValueError(f"{place / 'manifest.json'}: {name}: expected bytes and sha256")
+        if found["bytes"] != expected["bytes"]:
+            raise ValueError(f"{place / name}: {found['bytes']:,} bytes, expected {expected['bytes']!s:.20}")
         if found != expected: raise ValueError(f"{place / name}: its checksum differs from the manifest's")
     tensors = dict(sorted(load(content["tensors.safetensors"]).items()))               # in the same order in every process
     return manifest, tensors, json.loads(content["values.json"])

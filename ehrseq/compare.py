@@ -43,8 +43,8 @@ class Comparison:
         self.cohort, self.out, self.tier, self.target, self.tuning, self.probes = cohort, Path(out), find_tier(tier), target, tuning, tuple(probes)
         self.contenders, self.seeds, self.budget = [contender(c) for c in contenders], list(seeds), {"minutes": minutes, "epochs": epochs}
         plan = {"cohort": cohort.info["fingerprint"], "tier": self.tier.name, "budget": self.budget, "tuning": tuning}
-        check_seal(self.out)                                                       # of a comparison that was run to its end
         self.state = read_json(self.out / "compare.json") if (self.out / "compare.json").exists() else {"plan": plan, "tuning": {}, "rows": []}
+        check_seal(self.out, "compare.json")                                      # once it was run to its end
         if self.state["plan"] != plan: raise ValueError(f"{self.out} holds another comparison: {self.state['plan']}, not {plan}. Choose another folder.")
         if self.state["rows"] and not (self.out / "exam.parquet").exists(): raise ValueError(f"{self.out}: compare.json without exam.parquet can be looked at (Comparison.open), not gone on with. Choose another folder.")
 
@@ -52,7 +52,7 @@ class Comparison:
     def open(cls, out):
         "A comparison to look at, from its folder alone: tables and curves, no training."
         if not (Path(out) / "compare.json").exists(): raise ValueError(f"{out}: compare.json not found; expected a folder that a comparison has written.")
-        check_seal(out)
+        check_seal(out, "compare.json")
         k = object.__new__(cls)
         k.out, k.state = Path(out), read_json(Path(out) / "compare.json")
         return k
@@ -63,7 +63,10 @@ class Comparison:
 
     def row(self, name, seed): return next((r for r in self.state["rows"] if (r["name"], r["seed"]) == (name, seed)), None)
     def folder(self, name, seed): return self.out / "runs" / f"{file_name(name)}-seed{seed}"
-    def read(self, file): return pd.read_parquet(self.out / file) if (self.out / file).exists() else pd.DataFrame()
+    def read(self, file):
+        if not (self.out / file).exists(): return pd.DataFrame()
+        check_seal(self.out, file)
+        return pd.read_parquet(self.out / file)
     @property
     def curves(self)->pd.DataFrame: return self.read("curves.parquet")
     def table(self, score="mlm.top1")->pd.DataFrame: return table(self, score)
@@ -76,7 +79,8 @@ class Comparison:
         for c, seed in bar:
             bar.set_postfix_str(f"{c['name']}, seed {seed}")
             if self.row(c["name"], seed) is None: _train_and_score(self, c, seed)
-        seal(self.out, [name for name in ("compare.json", "exam.parquet", "curves.parquet") if (self.out / name).exists()])
+        tables = ("compare.json", "exam.parquet", "curves.parquet")
+        seal(self.out, [name for name in tables if (self.out / name).exists()])
         return self
 
     def learning_rate(self, c)->float:
@@ -99,15 +103,18 @@ def _trial(comparison, c, rate)->float:
     "The best validation loss of a contender, trained for a share of the budget at that rate; of a probe, if that is what it is judged by."
     k, seed = comparison, comparison.seeds[0]
     seed_everything(seed)
-    encoder = encoder_class(c["encoder"], trust=True)(Config.from_tier(k.tier, vocab_size=k.cohort.vocab.size))
+    cls = encoder_class(c["encoder"], trust=True)
+    encoder = cls(Config.from_tier(k.tier, vocab_size=k.cohort.vocab.size))
     objective = make_objective(c["objective"], encoder, len(k.cohort.vocab))
-    if c["start"]: start_from(k.folder(c["start"], seed), encoder, objective, k.cohort, trust=contender(c["start"])["encoder"])
+    if c["start"]: start_from(k.folder(c["start"], seed), encoder, objective, k.cohort, _named(c["start"]))
     share = {name: v and v * k.tuning for name, v in k.budget.items()}
     loader = Loader(k.cohort.sequences, k.cohort.rows("train"), k.tier.max_seq_length, k.tier.batch_size, seed)
     valid = Loader(k.cohort.sequences, k.cohort.rows("valid"), k.tier.max_seq_length, 32, recent=True)
     done = train(encoder, objective, loader, valid, Settings(rate, **share, seed=seed, evaluations=2), k.target, None, False)
     if not (_probed(c) and k.probes): return _best_loss(done)
     with probing(encoder, k.cohort, k.probes[0], Settings(learning_rate=1.5e-2, epochs=2), progress=False) as (_, _, read): return _best_loss(read)
+
+def _named(text)->str: return contender(text)["encoder"]
 
 def _best_loss(training)->float:
     losses = (n for n in training.history if n.startswith("valid.") and n.endswith("loss"))
@@ -121,7 +128,7 @@ def _train_and_score(k, c, seed):
     if start and not (start / "manifest.json").exists(): _train_and_score(k, contender(c["start"]), seed)
     rate = k.learning_rate(c)
     run = pretrain(k.cohort, k.folder(c["name"], seed), c["encoder"], c["objective"], k.tier, k.target, learning_rate=rate, init=start, seed=seed, patience=100, progress=False,
-                   trust=c["start"] and contender(c["start"])["encoder"], **k.budget)
+                   trust=c["start"] and _named(c["start"]), **k.budget)
     m, exams = run.metrics, [pd.read_parquet(f) for f in [run.file("exam.parquet")] if f.exists()]
     scores = {name: v for name, v in m.items() if isinstance(v, dict)}
     for question in k.probes if _probed(c) else ():
@@ -139,7 +146,8 @@ def _keep(k, file, frame, name, seed):
     if frame is None: return
     old = k.read(file)
     if len(old): old = old[(old["name"] != name) | (old["seed"] != seed)]
-    write_parquet(k.out / file, pd.concat([x for x in (old, frame.assign(name=name, seed=seed)) if len(x)], ignore_index=True))
+    parts = [x for x in (old, frame.assign(name=name, seed=seed)) if len(x)]
+    write_parquet(k.out / file, pd.concat(parts, ignore_index=True))
 
 # %% ../nbs/62_compare.ipynb #acce42e6
 PROBED = " (probe)"

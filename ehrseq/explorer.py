@@ -64,7 +64,10 @@ class Training:
 # %% ../nbs/56_explorer.ipynb #d4980141
 class TrainingView(View):
     "The training of the desk's run."
-    def make(self): self.curves = Training(self.desk.run.file("metrics.jsonl").parent); self.box, self.figures = self.curves.box, (self.curves.fig,)
+    def make(self):
+        self.curves = Training(self.desk.run.file("metrics.jsonl").parent)
+        self.box, self.figures = self.curves.box, (self.curves.fig,)
+
     def draw(self): self.curves.draw()
 
 # %% ../nbs/56_explorer.ipynb #b4e4c800

@@ -65,7 +65,8 @@ def pretrain(
     trust=False, # a class that `init` may name beside ours and the one given as `encoder`; True: any
 )->Run:
     "Pre-train an encoder on a cohort into a run folder. Raises `ValueError` for unknown names, before any work."
-    t, g, cls = find_tier(tier), find_target(target), encoder_class(encoder, trust=True)   # the caller names it, not a file
+    t, g = find_tier(tier), find_target(target)
+    cls = encoder_class(encoder, trust=True)                          # the caller names it, not a file
     check_objective(objective); choose(schedule, SCHEDULES, "schedule")
     if not g.is_here:
         raise ValueError(f"target {g.name!r} needs {g.device}, which torch does not find on this machine; target='auto' takes what is here.")
@@ -80,7 +81,8 @@ def pretrain(
             return Run(out, cohort, trust=encoder)
         plan = Settings(learning_rate or LEARNING_RATES.get(t.name, 1e-3), epochs or (None if minutes else DEFAULT_EPOCHS), minutes, patience, seed=seed, schedule=schedule, checkpoint_minutes=checkpoint_minutes)
         if not resume and RANK == 0: Checkpoints(out / "state").clear()
-        _pretrain(cohort, out, encoder, cls, objective, weights, t, g, plan, batch_size or t.batch_size, init, progress, tensorboard, shard, trust is True or (encoder, trust))
+        _pretrain(cohort, out, encoder, cls, objective, weights, t, g, plan, batch_size or t.batch_size, init, progress,
+                  tensorboard, shard, trust is True or (encoder, trust))
     return Run(out, cohort, trust=encoder)
 
 # %% ../nbs/60_jobs.ipynb #9e607c0a
@@ -110,7 +112,7 @@ def _pretrain(cohort, out, name, cls, objective, weights, t, g, plan, batch_size
     kept = checkpoints.load()
     if kept: print(f"{out}: going on after step {kept[1]['step']:,} of {kept[1]['steps']:,}.")
     tell = lambda **status: RANK or write_json(out / "manifest.json", manifest | status)
-    if RANK == 0: (out / SUMS).unlink(missing_ok=True)                  # of an earlier run in this folder, which this one replaces
+    if RANK == 0: (out / SUMS).unlink(missing_ok=True)                 # of an earlier run, which this one replaces
     tell(status="running")
     seed_everything(plan.seed)
     encoder = cls(Config.from_tier(t, vocab_size=cohort.vocab.size))
@@ -216,7 +218,8 @@ def run_job(name, out, parameters, echo=True)->int:
     check_parameters(parameters, papermill.inspect_notebook(str(path)))
     out = Path(out)
     asked, kept = {"job": name, **parameters}, out / "parameters.json"
-    if name == "pretrain" and parameters.get("resume", True) and finished(out) and kept.exists() and read_json(kept) == asked:
+    may_return = name == "pretrain" and parameters.get("resume", True)
+    if may_return and finished(out) and kept.exists() and read_json(kept) == asked:
         print(f"{out} is finished; nothing to do (-p resume False trains it again).")
         return 0
     private_folder(out)
@@ -252,7 +255,7 @@ def main(arguments=None)->int:
     give = commands.add_parser("publish", help="copy a finished run in the layout of the Hugging Face hub, without patients")
     give.add_argument("run"); give.add_argument("to", help="a folder; with --hub, owner/name")
     give.add_argument("--hub", action="store_true", help="upload, as a private model"); give.add_argument("--minimum", type=int, default=0, help="refuse codes rarer than this")
-    give.add_argument("--trust", action="store_true", help="import the encoder's class, though it is not one of ehrseq")
+    give.add_argument("--trust", action="store_true", help="import an encoder that is not one of ehrseq")
     a = parser.parse_args(arguments)
     try:
         if a.command == "run": return _several(a.processes, arguments or sys.argv[1:]) if a.processes > 1 and "RANK" not in os.environ else _run(a)

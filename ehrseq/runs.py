@@ -27,7 +27,8 @@ from .tiers import choose
 
 # %% ../nbs/57_runs.ipynb #724e219d
 class Run:
-    "A finished run, or any folder that `from_pretrained` can read; `trust` as there. Each file is compared with its checksum when it is opened."
+    """A finished run, or any folder that `from_pretrained` can read; `trust` as there.
+    Each file is compared with its checksum when it is opened."""
     def __init__(self, folder, cohort=None, trust=False):
         self.pretrained, self._cohort = from_pretrained(folder, trust), cohort
         self.folder = self.pretrained.folder
@@ -56,8 +57,10 @@ class Run:
         "The cohort this run was trained on. Raises `ValueError` if it is no longer in the cache."
         if self._cohort is None:
             fingerprint = self.config.get("data", {}).get("fingerprint", "")
-            folder = cache_folder() / fingerprint                                # of hex digits alone, or it leads out of the cache
-            if not re.fullmatch("[0-9a-f]{16}", fingerprint) or not is_cached(folder): raise ValueError(f"{self.folder}: its cohort is not in {cache_folder()}; read and tokenize {self.config.get('data', {}).get('source')} again.")
+            folder = cache_folder() / fingerprint   # of hex digits alone, or it leads out of the cache
+            if not re.fullmatch("[0-9a-f]{16}", fingerprint) or not is_cached(folder):
+                raise ValueError(f"{self.folder}: its cohort is not in {cache_folder()}; "
+                                 f"read and tokenize {self.config.get('data', {}).get('source')} again.")
             self._cohort = open_cohort(folder)
         return self._cohort
 
@@ -79,7 +82,8 @@ class Run:
         if isinstance(data, str):
             if data != "all": choose(data, dict.fromkeys((*SPLITS, "all")), "split")
             saved = (self.folder / "embeddings.parquet").exists()
-            frame = self._table("embeddings.parquet") if saved else inspect.patient_vectors(self.encoder, self.cohort)
+            if saved: frame = self._table("embeddings.parquet")
+            else: frame = inspect.patient_vectors(self.encoder, self.cohort)
             return frame if data == "all" else frame[frame["split"] == data].reset_index(drop=True)
         return inspect.patient_vectors(self.encoder, self.read(data))
 
@@ -101,7 +105,8 @@ class Run:
         if not (self.folder / kept).exists():
             frame = self.embed("all")
             x, y = inspect.project(np.stack(frame["vector"]), method).T
-            write_parquet(self.folder / kept, inspect.facts(self.cohort, frame["subject_id"]).assign(x=x, y=y))
+            facts = inspect.facts(self.cohort, frame["subject_id"])
+            write_parquet(self.folder / kept, facts.assign(x=x, y=y))
             seal(self.folder, [kept])
         frame = self._table(kept)
         return frame if data == "all" else frame[frame["split"] == data].reset_index(drop=True)
@@ -109,12 +114,14 @@ class Run:
     def codes(self)->pd.DataFrame | None:
         "Next-visit precision and recall of each code, on test patients; None if that was not learnt."
         if not self.file("next_visit.parquet").exists(): return None
-        return metrics.code_scores(self._table("next_visit.parquet"), self.metrics["nvp.threshold"], self.vocab)
+        answers = self._table("next_visit.parquet")
+        return metrics.code_scores(answers, self.metrics["nvp.threshold"], self.vocab)
 
     def _table(self, name)->pd.DataFrame:
         path = self.file(name)
         try: return pd.read_parquet(path)
-        except (ValueError, OSError) as e: raise DamagedError(f"{path}: not a parquet table, or damaged ({type(e).__name__}).") from None
+        except (ValueError, OSError) as e:
+            raise DamagedError(f"{path}: not a parquet table, or damaged ({type(e).__name__}).") from None
 
     def scores(self)->pd.DataFrame:
         "The scores of `metrics.json` as a table: value, low, high, n."
@@ -122,7 +129,8 @@ class Run:
 
 # %% ../nbs/57_runs.ipynb #4a85efee
 def finished(out: Path | str) -> bool:
-    "Whether the folder holds a run that is done. Raises `DamagedError` if its manifest is not as it was written."
+    """Whether the folder holds a run that is done.
+    Raises `DamagedError` if its manifest is not as it was written."""
     if not (Path(out) / "manifest.json").exists(): return False
     check_seal(out, "manifest.json")
     return read_json(Path(out) / "manifest.json").get("status") == "finished"
@@ -154,16 +162,19 @@ def publish(
 def _copy(run, to, address, vocab):
     check_seal(run, "metrics.json")
     config, scores = read_json(run / "config.json"), read_json(run / "metrics.json")
-    if "source" not in config.get("data", {}): raise ValueError(f"{run / 'config.json'}: data.source is missing; expected where the cohort came from.")
+    if "source" not in config.get("data", {}):
+        raise ValueError(f"{run / 'config.json'}: data.source is missing; "
+                         "expected where the cohort came from.")
     least = threshold(config["data"]["source"])
     kept = tuple(0 if small(n, least) else n for n in vocab.counts)
-    (to / SUMS).unlink(missing_ok=True)                                                # of what was published there before
+    (to / SUMS).unlink(missing_ok=True)   # of what was published there before
     write_atomic(to / "model.safetensors", (run / "model.safetensors").read_bytes(), ORDINARY)
-    vocabs.save(replace(vocab, counts=kept, seen=sum(kept) if 0 in kept else vocab.seen), to / "vocab.json", ORDINARY)
+    shown = replace(vocab, counts=kept, seen=sum(kept) if 0 in kept else vocab.seen)
+    vocabs.save(shown, to / "vocab.json", ORDINARY)
     write_json(to / "metrics.json", {k: v for k, v in scores.items() if not small(v["n"] if isinstance(v, dict) else v if k.startswith("data.patients.") else 0, least)}, ORDINARY)
     write_atomic(to / "README.md", (run / "README.md").read_text().replace("this/folder", address), ORDINARY)
     config["data"]["source"] = Path(config["data"]["source"]).name
-    write_json(to / "config.json", config, ORDINARY)                                   # last, as where it was saved
+    write_json(to / "config.json", config, ORDINARY)   # last, as where it was saved
     seal(to, [name for name in PUBLIC if name not in ("README.md", SUMS)], ORDINARY)
 
 def _upload(run, name, vocab):

@@ -104,7 +104,8 @@ def open_tuned(
     folder: Path | str,
     trust: bool | str | tuple = False, # as `from_pretrained` takes it
 ) -> Tuned:
-    "A tuned encoder from its folder. Raises `ValueError` for a folder of another kind, and as `from_pretrained` does."
+    """A tuned encoder from its folder.
+    Raises `ValueError` for a folder of another kind, and as `from_pretrained` does."""
     p = from_pretrained(folder, trust)
     if "question" not in p.config: raise ValueError(f"{folder}: a pre-trained encoder without a question; tune it first (the job `finetune`).")
     weight, bias = p.objective_state["head.weight"], p.objective_state["head.bias"]

@@ -29,7 +29,8 @@ def read_config(path: Path | str) -> dict:
     "The configuration of an encoder. Raises `ValueError` naming the file and the field that makes no sense."
     config = read_json(path)
     if config.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{path}: format version {config.get('format_version')}; this ehrseq reads {FORMAT_VERSION}.")
+        raise ValueError(f"{path}: format version {config.get('format_version')}; "
+                         f"this ehrseq reads {FORMAT_VERSION}.")
     try:
         check_model(config.get("model"))
         check_data(config.get("data", {}))
@@ -48,24 +49,30 @@ def _check_names(config: dict) -> None:
 
 # %% ../nbs/39_weights.ipynb #b916cc29
 def check_model(model: object) -> None:
-    "Check the numbers that an encoder is built from: the fields of `Config`. Raises `ValueError` naming the field."
+    """Check the numbers that an encoder is built from: the fields of `Config`.
+    Raises `ValueError` naming the field."""
     if not isinstance(model, dict): raise ValueError("model: expected an object.")
     wrong = sorted(set(model) ^ set(Config.__dataclass_fields__))
     if wrong: raise ValueError(f"model: {', '.join(wrong)}: missing, or unknown.")
     for name, value in model.items():
         if name == "dropout":
-            if type(value) not in (int, float) or not 0 <= value < 1: raise ValueError("model.dropout: expected a number from 0 to below 1.")
-        elif type(value) is not int or value < 1: raise ValueError(f"model.{name}: expected a whole number above 0.")
-    if model["vocab_size"] <= FIRST_CODE: raise ValueError(f"model.vocab_size: expected more than the {FIRST_CODE} special tokens.")
+            if type(value) not in (int, float) or not 0 <= value < 1:
+                raise ValueError("model.dropout: expected a number from 0 to below 1.")
+        elif type(value) is not int or value < 1:
+            raise ValueError(f"model.{name}: expected a whole number above 0.")
+    if model["vocab_size"] <= FIRST_CODE:
+        raise ValueError(f"model.vocab_size: expected more than the {FIRST_CODE} special tokens.")
     if model["num_heads"] > model["hidden_dim"]: raise ValueError("model.num_heads: larger than hidden_dim.")
-    if model["max_seq_length"] > MOST_POSITIONS: raise ValueError(f"model.max_seq_length: expected {MOST_POSITIONS:,} at most.")
+    if model["max_seq_length"] > MOST_POSITIONS:
+        raise ValueError(f"model.max_seq_length: expected {MOST_POSITIONS:,} at most.")
 
 def check_data(data: object) -> None:
     "Check what a configuration says of the cohort. Raises `ValueError` naming the field."
     if not isinstance(data, dict): raise ValueError("data: expected an object.")
     for name in {"source", "events"} & set(data):
         if not isinstance(data[name], str): raise ValueError(f"data.{name}: expected a text.")
-    if "fingerprint" in data and not (isinstance(data["fingerprint"], str) and re.fullmatch(r"[0-9a-f]{16}", data["fingerprint"])):
+    fingerprint = data.get("fingerprint", "0" * 16)
+    if not (isinstance(fingerprint, str) and re.fullmatch(r"[0-9a-f]{16}", fingerprint)):
         raise ValueError("data.fingerprint: expected 16 hex digits.")
     kinds = data.get("kinds")
     if kinds is not None and not (isinstance(kinds, list) and all(k in KINDS for k in kinds)):
@@ -79,10 +86,12 @@ def check_question(question: object) -> None:
     if missing: raise ValueError(f"question: {', '.join(sorted(missing))}: missing.")
     kind, cuts, person, lookback = (question[name] for name in ("kind", "cuts", "person", "lookback"))
     if kind not in ("outcome", "survival"): raise ValueError("question.kind: expected outcome or survival.")
-    if kind == "outcome" and cuts is not None: raise ValueError("question.cuts: expected null for an outcome.")
+    if kind == "outcome" and cuts is not None:
+        raise ValueError("question.cuts: expected null for an outcome.")
     if kind == "survival" and not (_numbers(cuts) and all(a < b for a, b in zip([0, *cuts], cuts))):
         raise ValueError("question.cuts: expected finite days above 0, each later than the one before.")
-    if type(question["mean_pooled"]) is not bool: raise ValueError("question.mean_pooled: expected true or false.")
+    if type(question["mean_pooled"]) is not bool:
+        raise ValueError("question.mean_pooled: expected true or false.")
     if person is not None: _check_person(person)
     if lookback is not None and not (_numbers([lookback]) and lookback > 0):
         raise ValueError("question.lookback: expected days above 0, or null.")
@@ -92,14 +101,16 @@ def _numbers(values: object) -> bool:
     return isinstance(values, list) and all(type(v) in (int, float) and abs(v) < float("inf") for v in values)
 
 def _check_person(person: object) -> None:
-    if not isinstance(person, dict) or set(person) != {"mean", "scale"} or not all(map(_numbers, person.values())):
+    named = isinstance(person, dict) and set(person) == {"mean", "scale"}
+    if not named or not all(map(_numbers, person.values())):
         raise ValueError("question.person: expected mean and scale, two lists of finite numbers, or null.")
     if len(person["mean"]) != len(person["scale"]) or not all(s > 0 for s in person["scale"]):
         raise ValueError("question.person: expected as many scales as means, all above 0.")
 
 # %% ../nbs/39_weights.ipynb #3bb530a0
-FLOATING = ("F32", "F16", "BF16", "F64")   # safetensors' names; others may publish any of them, and all are read as float32
-AT_ONCE = 2**24                            # numbers; a network below is built without much ado
+# The names that safetensors has for them. Others may publish any; all are read as float32.
+FLOATING = ("F32", "F16", "BF16", "F64")
+AT_ONCE = 2**24   # numbers: a smaller network is built in a moment
 
 def tensors_in(path: Path | str) -> dict[str, tuple]:
     "Name → (type, shape) of every tensor of a safetensors file, from its header. Raises `ValueError`."
@@ -107,29 +118,39 @@ def tensors_in(path: Path | str) -> dict[str, tuple]:
         with safe_open(path, "pt") as f:
             parts = {name: f.get_slice(name) for name in f.keys()}
             return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
-    except SafetensorError as e: raise ValueError(f"{path}: not a safetensors file, or damaged ({e}).") from None
+    except SafetensorError as e:
+        raise ValueError(f"{path}: not a safetensors file, or damaged ({e}).") from None
 
 def check_sizes(config: Config, tensors: dict[str, tuple]) -> None:
-    "Refuse numbers that the weights cannot hold, before anything is built. Raises `ValueError` naming the field."
+    """Refuse numbers that the weights cannot hold, before anything is built.
+    Raises `ValueError` naming the field."""
     held = sum(torch.Size(shape).numel() for _, shape in tensors.values())
-    for name, needs in (("embedding_dim", config.embedding_dim), ("vocab_size", config.vocab_size * config.embedding_dim),
-                        ("hidden_dim", config.hidden_dim * config.embedding_dim)):
-        if needs > held: raise ValueError(f"model.{name}: {getattr(config, name):,} needs {needs:,} numbers; the weights hold {held:,}.")
-    if config.num_layers > max(len(tensors), 64):                              # Med2Vec has four tensors, whatever the tier
-        raise ValueError(f"model.num_layers: {config.num_layers:,}; the weights have {len(tensors):,} tensors.")
+    needed = {"embedding_dim": config.embedding_dim,
+              "vocab_size": config.vocab_size * config.embedding_dim,
+              "hidden_dim": config.hidden_dim * config.embedding_dim}
+    for name, needs in needed.items():
+        if needs > held:
+            raise ValueError(f"model.{name}: {getattr(config, name):,} needs {needs:,} numbers; "
+                             f"the weights hold {held:,}.")
+    if config.num_layers > max(len(tensors), 64):   # Med2Vec has four tensors, whatever the tier
+        raise ValueError(f"model.num_layers: {config.num_layers:,}; "
+                         f"the weights have {len(tensors):,} tensors.")
 
 # %% ../nbs/39_weights.ipynb #10404774
 def build(cls: type[nn.Module], name: str, config: Config, tensors: dict[str, tuple]) -> nn.Module:
-    "An encoder whose tensors are those of the file. Raises `ValueError` before it allocates more than they need."
+    """An encoder whose tensors are those of the file.
+    Raises `ValueError` before it allocates more than they need."""
     check_sizes(config, tensors)
     h = config.hidden_dim
-    most = config.vocab_size * config.embedding_dim + 8 * config.num_layers * h**2 + 2 * config.max_seq_length * h
+    blocks, positions = 8 * config.num_layers * h**2, 2 * config.max_seq_length * h
+    most = config.vocab_size * config.embedding_dim + blocks + positions
     try:
         if most > AT_ONCE and name in ENCODERS:
             with torch.device("meta"): check_tensors(cls(config).state_dict(), tensors, "encoder")
         encoder = cls(config)
     except ValueError: raise
-    except Exception as e: raise ValueError(f"model: {name} cannot be built of these numbers ({type(e).__name__}).") from None
+    except Exception as e:
+        raise ValueError(f"model: {name} cannot be built of these numbers ({type(e).__name__}).") from None
     check_tensors(encoder.state_dict(), tensors, "encoder")
     return encoder
 
@@ -146,21 +167,28 @@ def heads(config: dict, encoder: nn.Module) -> dict[str, torch.Tensor]:
 
 # %% ../nbs/39_weights.ipynb #29b531cf
 def check_tensors(expected: dict[str, torch.Tensor], tensors: dict[str, tuple], part: str) -> None:
-    "Compare names, shapes and types with those of a file, `part.name` there. Raises `ValueError` naming the first that differ."
+    """Compare names, shapes and types with those of a file, `part.name` there.
+    Raises `ValueError` naming the first that differ."""
     found = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
-    for what, names in (("missing", set(expected) - set(found)), ("not expected", set(found) - set(expected))):
-        if names: raise ValueError(f"{part}: {', '.join(sorted(names)[:3])} {what}{' and more' * (len(names) > 3)}: does not fit config.json.")
+    differing = {"missing": set(expected) - set(found), "not expected": set(found) - set(expected)}
+    for what, names in differing.items():
+        some = ", ".join(sorted(names)[:3]) + " and more" * (len(names) > 3)
+        if names: raise ValueError(f"{part}: {some} {what}: does not fit config.json.")
     for name, tensor in expected.items():
         dtype, shape = found[name]
         if shape != tuple(tensor.shape):
-            raise ValueError(f"{part}.{name}: found {shape}, expected {tuple(tensor.shape)}: does not fit config.json.")
+            raise ValueError(f"{part}.{name}: found {shape}, expected {tuple(tensor.shape)}: "
+                             "does not fit config.json.")
         if tensor.dtype.is_floating_point and dtype not in FLOATING:
             raise ValueError(f"{part}.{name}: found {dtype}; expected one of {', '.join(FLOATING)}.")
 
 def read_weights(path: Path | str, expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    "The tensors of a file, in the types of those expected. Raises `ValueError` for others, and for a number that is not finite."
+    """The tensors of a file, in the types of those expected.
+    Raises `ValueError` for others, and for a number that is not finite."""
     out = load_file(path)
-    if set(out) != set(expected): raise ValueError(f"{path}: {', '.join(sorted(set(out) ^ set(expected))[:3])}: missing, or not expected.")
+    if set(out) != set(expected):
+        raise ValueError(f"{path}: {', '.join(sorted(set(out) ^ set(expected))[:3])}: "
+                         "missing, or not expected.")
     for name, like in expected.items():
         if not like.dtype.is_floating_point and out[name].dtype != like.dtype:
             raise ValueError(f"{path}: {name}: found {out[name].dtype}, expected {like.dtype}.")
