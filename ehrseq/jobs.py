@@ -97,8 +97,9 @@ def _together():
 def _same(out, asked):
     "Refuse a finished folder that holds another run than the one asked for, saying what differs."
     m = read_json(out / "manifest.json")
-    held = {**m, "data": m["data"]["fingerprint"]}
-    other = [f"{k} {held[k]!r}, not {v!r}" for k, v in asked.items() if held[k] != v]
+    data = m.get("data")
+    held = {**m, "data": data.get("fingerprint") if isinstance(data, dict) else None}
+    other = [f"{k} {held.get(k)!r}, not {v!r}" for k, v in asked.items() if held.get(k) != v]
     if other: raise ValueError(f"{out} holds a finished run with {'; '.join(other)}. Choose another folder, or resume=False to replace it.")
 
 def _locked(out):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT_VERSION', 'MOST_POSITIONS', 'FLOATING', 'AT_ONCE', 'read_config', 'check_model', 'check_data',
-           'check_question', 'tensors_in', 'check_sizes', 'build', 'heads', 'check_tensors', 'read_weights']
+           'check_question', 'tensors_in', 'check_sizes', 'check_sides', 'build', 'heads', 'check_tensors',
+           'read_weights']
 
 # %% ../nbs/39_weights.ipynb #3ed8a495
 import re
@@ -132,15 +133,26 @@ def check_sizes(config: Config, tensors: dict[str, tuple]) -> None:
         if needs > held:
             raise ValueError(f"model.{name}: {getattr(config, name):,} needs {needs:,} numbers; "
                              f"the weights hold {held:,}.")
-    if config.num_layers > max(len(tensors), 64):   # Med2Vec has four tensors, whatever the tier
+    if config.num_layers > max(len(tensors), 24):                     # Med2Vec has four tensors, whatever the tier
         raise ValueError(f"model.num_layers: {config.num_layers:,}; "
                          f"the weights have {len(tensors):,} tensors.")
 
 # %% ../nbs/39_weights.ipynb #10404774
+def check_sides(config: Config, tensors: dict[str, tuple]) -> None:
+    """Our encoders have a code table, and a tensor with a side of `hidden_dim`.
+    Raises `ValueError` where the file has none."""
+    shapes = [shape for _, shape in tensors.values()]
+    if (config.vocab_size, config.embedding_dim) not in shapes:
+        raise ValueError(f"model.vocab_size, model.embedding_dim: no table of {config.vocab_size:,} by "
+                         f"{config.embedding_dim:,} among the weights: does not fit config.json.")
+    if not any(config.hidden_dim in shape for shape in shapes):
+        raise ValueError(f"model.hidden_dim: no tensor with a side of {config.hidden_dim:,}: does not fit config.json.")
+
 def build(cls: type[nn.Module], name: str, config: Config, tensors: dict[str, tuple]) -> nn.Module:
     """An encoder whose tensors are those of the file.
     Raises `ValueError` before it allocates more than they need."""
     check_sizes(config, tensors)
+    if name in ENCODERS: check_sides(config, tensors)
     h = config.hidden_dim
     blocks, positions = 8 * config.num_layers * h**2, 2 * config.max_seq_length * h
     most = config.vocab_size * config.embedding_dim + blocks + positions
