@@ -30,7 +30,8 @@ def read_scores(path: Path | str) -> dict:
     "The scores of `metrics.json`, flat: numbers, or value, low, high and n. Raises `ValueError` for anything else."
     scores = read_json(path)
     for name, score in scores.items():
-        numbers = [score.get(k) for k in ("value", "low", "high", "n")] if isinstance(score, dict) else [score or 0]
+        numbers = [0 if score is None else score]
+        if isinstance(score, dict): numbers = [score.get(k) for k in ("value", "low", "high", "n")]
         if not all(type(x) in (int, float) for x in numbers):
             raise ValueError(f"{path}: {name!r}: expected a number, or one each for value, low, high and n.")
     return scores
