@@ -136,8 +136,10 @@ def _connected(source):
 
 # %% ../nbs/70_api.ipynb #0251e42c
 def from_pretrained(
-    folder, # a run folder, or "owner/name" on the Hugging Face hub
-):
-    "A `Run`: a pre-trained encoder with its vocabulary, ready to `embed`."
+    folder: Path | str, # a run folder, or "owner/name" on the Hugging Face hub
+    trust: bool | str | tuple = False, # True, or a name: a class outside ehrseq may be imported and run
+) -> "Run":
+    """A `Run`: a pre-trained encoder with its vocabulary, ready to `embed`.
+    Raises `ValueError` for one that is damaged or not trusted."""
     from ehrseq.runs import Run   # here, because torch comes with it, and reading does without
-    return Run(folder)
+    return Run(folder, trust=trust)

@@ -140,10 +140,23 @@ ENCODERS = {"behrt": "ehrseq.behrt:BEHRT", "transformer": "ehrseq.transformer:Tr
             "med2vec": "ehrseq.med2vec:Med2Vec", "hierarchical": "ehrseq.hierarchical:Hierarchical"}
 
 def encoder_class(
-    name, # of the registry, or "package.module:Class"
-):
-    "The encoder class of that name. Raises `ValueError` for an unknown one."
-    path = name if ":" in name else choose(name, ENCODERS, "encoder")
+    name: str, # of the registry, or "package.module:Class", which is imported only if it is trusted
+    trust: bool | str | tuple = False, # True: any class; or the names of those that may be imported
+) -> type[nn.Module]:
+    """The encoder class of that name.
+    Raises `ValueError` for one that is unknown, not trusted, or no `nn.Module`."""
+    if not isinstance(name, str):
+        raise ValueError(f"encoder: found a {type(name).__name__}; expected a name.")
+    if ":" not in name: path = choose(name, ENCODERS, "encoder")
+    elif trust is True or name == trust or (isinstance(trust, tuple) and name in trust): path = name
+    else:
+        raise ValueError(f"encoder {name!r}: importing it runs code that is not part of ehrseq. "
+                         f"If you know whose it is, pass trust=True; else choose from: {', '.join(ENCODERS)}.")
     module, _, cls = path.partition(":")
-    try: return getattr(import_module(module), cls)
-    except (ImportError, AttributeError) as e: raise ValueError(f"encoder {name!r}: cannot import {cls} from {module} ({e}).") from None
+    try: found = getattr(import_module(module), cls)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise ValueError(f"encoder {name!r}: cannot import {cls} from {module} ({e}).") from None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"encoder {name!r}: found a {type(found).__name__}; "
+                         "expected a class derived from torch.nn.Module.")
+    return found

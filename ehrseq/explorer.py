@@ -18,7 +18,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import inspect, plots
-from .checkpoint import read_json, write_atomic
+from .folders import read_json, write_atomic
 from .disclosure import threshold
 from .page import Plot
 from .widgets import AttentionView, Desk, GroupView, MapView, NeighboursView, PatientView, View, WhatIfView, as_html, button, on_change
@@ -64,7 +64,10 @@ class Training:
 # %% ../nbs/56_explorer.ipynb #d4980141
 class TrainingView(View):
     "The training of the desk's run."
-    def make(self): self.curves = Training(self.desk.run.folder); self.box, self.figures = self.curves.box, (self.curves.fig,)
+    def make(self):
+        self.curves = Training(self.desk.run.file("metrics.jsonl").parent)
+        self.box, self.figures = self.curves.box, (self.curves.fig,)
+
     def draw(self): self.curves.draw()
 
 # %% ../nbs/56_explorer.ipynb #b4e4c800

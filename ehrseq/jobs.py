@@ -25,8 +25,9 @@ from filelock import FileLock, Timeout
 
 from . import inspect
 from .batch import Loader
-from .checkpoint import Checkpoints, from_pretrained, read_json, save_pretrained, write_atomic, write_json
+from .checkpoint import Checkpoints, from_pretrained, save_pretrained
 from .encoder import Config, encoder_class, parameter_count
+from .folders import SUMS, private_files, private_folder, read_json, seal, write_atomic, write_json, write_parquet
 from .report import card, notebook_page, report
 from .pods import stop_pod, volatile
 from .runs import Run, finished, publish
@@ -61,25 +62,28 @@ def pretrain(
     tensorboard=False, # the log for TensorBoard, too
     shard=False, # with several processes: share weights and moments out among them
     progress=True,
+    trust=False, # a class that `init` may name beside ours and the one given as `encoder`; True: any
 )->Run:
     "Pre-train an encoder on a cohort into a run folder. Raises `ValueError` for unknown names, before any work."
-    t, g, cls = find_tier(tier), find_target(target), encoder_class(encoder)
+    t, g = find_tier(tier), find_target(target)
+    cls = encoder_class(encoder, trust=True)                          # the caller names it, not a file
     check_objective(objective); choose(schedule, SCHEDULES, "schedule")
     if not g.is_here:
         raise ValueError(f"target {g.name!r} needs {g.device}, which torch does not find on this machine; target='auto' takes what is here.")
     if weights: make_objective(objective, cls(Config.from_tier(t)), weights=weights)   # raises for weights that do not fit
     out = Path(out)
     if RANK == 0 and (warning := volatile(out)): print(f"careful: {warning}")
-    out.mkdir(parents=True, exist_ok=True)
+    private_folder(out)
     with _locked(out) if RANK == 0 else nullcontext():
         if resume and finished(out):
             _same(out, {"encoder": encoder, "objective": objective, "tier": t.name, "seed": seed, "data": cohort.info["fingerprint"]})
             print(f"{out} is finished; nothing to do (resume=False trains it again).")
-            return Run(out, cohort)
+            return Run(out, cohort, trust=encoder)
         plan = Settings(learning_rate or LEARNING_RATES.get(t.name, 1e-3), epochs or (None if minutes else DEFAULT_EPOCHS), minutes, patience, seed=seed, schedule=schedule, checkpoint_minutes=checkpoint_minutes)
         if not resume and RANK == 0: Checkpoints(out / "state").clear()
-        _pretrain(cohort, out, encoder, cls, objective, weights, t, g, plan, batch_size or t.batch_size, init, progress, tensorboard, shard)
-    return Run(out, cohort)
+        _pretrain(cohort, out, encoder, cls, objective, weights, t, g, plan, batch_size or t.batch_size, init, progress,
+                  tensorboard, shard, trust is True or (encoder, trust))
+    return Run(out, cohort, trust=encoder)
 
 # %% ../nbs/60_jobs.ipynb #9e607c0a
 RANK = int(os.getenv("RANK", "0"))   # of this process among those that torchrun started; the first one writes
@@ -93,8 +97,9 @@ def _together():
 def _same(out, asked):
     "Refuse a finished folder that holds another run than the one asked for, saying what differs."
     m = read_json(out / "manifest.json")
-    held = {**m, "data": m["data"]["fingerprint"]}
-    other = [f"{k} {held[k]!r}, not {v!r}" for k, v in asked.items() if held[k] != v]
+    data = m.get("data")
+    held = {**m, "data": data.get("fingerprint") if isinstance(data, dict) else None}
+    other = [f"{k} {held.get(k)!r}, not {v!r}" for k, v in asked.items() if held.get(k) != v]
     if other: raise ValueError(f"{out} holds a finished run with {'; '.join(other)}. Choose another folder, or resume=False to replace it.")
 
 def _locked(out):
@@ -102,18 +107,19 @@ def _locked(out):
     try: return lock.acquire()
     except Timeout: raise ValueError(f"{out} is in use by another run; wait for it, or choose another folder.") from None
 
-def _pretrain(cohort, out, name, cls, objective, weights, t, g, plan, batch_size, init, progress, tensorboard, shard):
+def _pretrain(cohort, out, name, cls, objective, weights, t, g, plan, batch_size, init, progress, tensorboard, shard, trust):
     manifest = _manifest(cohort, name, objective, t, g, plan, batch_size) | {"weights": weights, "init": init and str(init)}
     checkpoints = _checkpoints(out, manifest, cohort)
     kept = checkpoints.load()
     if kept: print(f"{out}: going on after step {kept[1]['step']:,} of {kept[1]['steps']:,}.")
     tell = lambda **status: RANK or write_json(out / "manifest.json", manifest | status)
+    if RANK == 0: (out / SUMS).unlink(missing_ok=True)                 # of an earlier run, which this one replaces
     tell(status="running")
     seed_everything(plan.seed)
     encoder = cls(Config.from_tier(t, vocab_size=cohort.vocab.size))
     objective, untrained = make_objective(objective, encoder, len(cohort.vocab), weights), cls(encoder.config)
     untrained.load_state_dict(encoder.state_dict())
-    if init and not kept: start_from(init, encoder, objective, cohort)
+    if init and not kept: start_from(init, encoder, objective, cohort, trust)
     loader = Loader(cohort.sequences, cohort.rows("train"), t.max_seq_length, batch_size, plan.seed)
     valid = Loader(cohort.sequences, cohort.rows("valid"), t.max_seq_length, 32, recent=True)
     try:
@@ -134,9 +140,9 @@ def _checkpoints(out, manifest, cohort)->Checkpoints:
     return Checkpoints(out / "state", {**of, **settings, "cohort": cohort.info["fingerprint"], "vocabulary": hashlib.sha256("\n".join(cohort.vocab.codes).encode()).hexdigest()[:16]})
 
 # %% ../nbs/60_jobs.ipynb #77c2ead2
-def start_from(init, encoder, objective, cohort):
+def start_from(init, encoder, objective, cohort, trust=False):
     "Take over the weights of another run: all of them if it is the same encoder, else its code table. Refuse what does not fit, saying why."
-    p = from_pretrained(init)
+    p = from_pretrained(init, trust)
     if p.vocab.codes != cohort.vocab.codes: raise ValueError(f"init {init}: its vocabulary differs from the cohort's; tokenize with vocab=that run's vocabulary.")
     if type(p.encoder) is type(encoder):
         if p.encoder.config != encoder.config: raise ValueError(f"init {init}: a {p.config['encoder']} with {p.config['model']}; expected {encoder.config.to_dict()}.")
@@ -160,16 +166,17 @@ def _finish(cohort, out, name, encoder, objective, untrained, loader, done, t, m
     scores, tables = evaluate(encoder, objective, cohort, untrained)
     scores = _numbers(cohort, encoder, objective, loader, done) | scores
     write_json(out / "metrics.json", scores)
-    for table, frame in tables.items(): frame.to_parquet(out / f"{table}.parquet")
-    inspect.patient_vectors(encoder, cohort).to_parquet(aside := out / ".embeddings.tmp")
-    aside.replace(out / "embeddings.parquet")
+    tables = {**tables, "embeddings": inspect.patient_vectors(encoder, cohort)}
+    for table, frame in tables.items(): write_parquet(out / f"{table}.parquet", frame)
     for old in out.glob("map-*.parquet"): old.unlink()
     save_pretrained(out, encoder, cohort.vocab, name, objective, {"tier": t.name, "data": cohort.info}, card(name, t, cohort, scores, manifest))
-    try: write_atomic(out / "report.html", report(Run(out, cohort), manifest))
+    try: write_atomic(out / "report.html", report(Run(out, cohort, trust=name), manifest))
     except ImportError as e: print(f"no report.html: {e.name} is not installed (pip install 'ehrseq[notebook]'); everything else is in {out}.")
     write_json(out / "manifest.json", manifest | {"status": "finished", "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                "forecast": {"train_seconds": done.plan.seconds, "peak_memory_bytes": done.plan.memory}, "actual": {"train_seconds": done.seconds, "steps": done.steps, "best_step": done.best_step,
                "stopped_early": done.stopped_early, "peak_memory_bytes": done.peak_memory_bytes}})
+    private_files(out)
+    seal(out, ["metrics.json", "metrics.jsonl", "manifest.json", *(f"{table}.parquet" for table in tables)])
 
 def _numbers(cohort, encoder, objective, loader, done)->dict:
     shapes = [(b.tokens, b.mask.numel()) for b in loader]
@@ -212,10 +219,11 @@ def run_job(name, out, parameters, echo=True)->int:
     check_parameters(parameters, papermill.inspect_notebook(str(path)))
     out = Path(out)
     asked, kept = {"job": name, **parameters}, out / "parameters.json"
-    if name == "pretrain" and finished(out) and parameters.get("resume", True) and kept.exists() and read_json(kept) == asked:
+    may_return = name == "pretrain" and parameters.get("resume", True)
+    if may_return and finished(out) and kept.exists() and read_json(kept) == asked:
         print(f"{out} is finished; nothing to do (-p resume False trains it again).")
         return 0
-    out.mkdir(parents=True, exist_ok=True)
+    private_folder(out)
     if RANK == 0:
         with _locked(out): pass                                                 # before the notebook of the job that holds it is overwritten
     executed = out / (f".{name}-{RANK}.ipynb" if RANK else f"{name}.ipynb")
@@ -226,6 +234,8 @@ def run_job(name, out, parameters, echo=True)->int:
         if e.ename in STOPPED: return STOPPED[e.ename]
         print(f"\n{e.ename}: {e.evalue}\n(the executed notebook is {executed})", file=sys.stderr)
         return 1
+    finally:
+        if RANK == 0: private_files(out)
     if RANK: executed.unlink()
     else:
         write_json(kept, asked)
@@ -246,10 +256,11 @@ def main(arguments=None)->int:
     give = commands.add_parser("publish", help="copy a finished run in the layout of the Hugging Face hub, without patients")
     give.add_argument("run"); give.add_argument("to", help="a folder; with --hub, owner/name")
     give.add_argument("--hub", action="store_true", help="upload, as a private model"); give.add_argument("--minimum", type=int, default=0, help="refuse codes rarer than this")
+    give.add_argument("--trust", action="store_true", help="import an encoder that is not one of ehrseq")
     a = parser.parse_args(arguments)
     try:
         if a.command == "run": return _several(a.processes, arguments or sys.argv[1:]) if a.processes > 1 and "RANK" not in os.environ else _run(a)
-        print(f"published: {publish(a.run, a.to, a.hub, a.minimum)}")
+        print(f"published: {publish(a.run, a.to, a.hub, a.minimum, a.trust)}")
         return 0
     except (ValueError, OSError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)

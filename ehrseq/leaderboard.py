@@ -14,10 +14,11 @@ import pandas as pd
 from tqdm.std import tqdm
 
 from .baselines import TASK_RIVALS, best_of, count_svd, person_table, regressions, task_rivals
-from .checkpoint import from_pretrained, read_json, write_json
-from .compare import file_name
+from .checkpoint import from_pretrained
+from .compare import contender, file_name
 from .downstream import row_vectors
-from .encoder import MeanPooled, encoder_class
+from .encoder import MeanPooled
+from .folders import private_folder, read_json, seal, check_seal, write_json, write_parquet
 from .inspect import patient_vectors
 from .metrics import areas, interval, main_disease, resamples
 from .phenotypes import disease_matrix, phenotype_scores
@@ -54,7 +55,7 @@ class Leaderboard:
         asked = {n: hashlib.sha256(f"{t.labels.to_csv(index=False)}{t.lookback}".encode()).hexdigest()[:16] for n, t in self.tasks.items()}
         file = self.folder / "tasks" / "questions.json"
         if file.exists() and read_json(file) != asked: raise ValueError(f"{file.parent} holds answers to other questions: {', '.join(read_json(file))}. Choose another folder, or ask the same.")
-        file.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(file.parent)
         write_json(file, asked)
 
     def contenders(self)->list:
@@ -66,10 +67,16 @@ class Leaderboard:
         "The encoder of a contender; of an untrained one, the weights that its runs began with."
         architecture, untrained, _rest = name.partition(", untrained")
         run = next(n for n, s in self.contenders() if s == seed and (n.startswith(architecture + "/") if untrained else n == name))
-        trained = from_pretrained(self.comparison.folder(run, seed))
+        trained = from_pretrained(self.comparison.folder(run, seed), trust=self._own())
         if not untrained: return trained.encoder
         seed_everything(seed)
-        return encoder_class(trained.config["encoder"])(trained.encoder.config).eval()
+        return type(trained.encoder)(trained.encoder.config).eval()
+
+    def _own(self)->tuple:
+        "The encoders that the caller named as contenders, and as what they start from."
+        own = list(self.comparison.contenders)
+        for c in own: own += [contender(c["start"])] if c["start"] else []
+        return tuple(c["encoder"] for c in own)
 
     def run(self, progress=True):
         "Ask everybody everything that has not been asked yet."
@@ -85,9 +92,9 @@ class Leaderboard:
     def _keep(self, kind, name, seed, make):
         file = self._file(kind, name, seed)
         if file.exists(): return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        make().to_parquet(aside := file.with_suffix(".tmp"))
-        aside.replace(file)
+        private_folder(file.parent)
+        write_parquet(file, make())
+        seal(file.parent, [file.name])
 
     def _rows(self, task, split):
         rows = self.cohort.rows(split)
@@ -135,6 +142,7 @@ class Leaderboard:
         return pd.DataFrame(frames)
 
     def _read(self, kind)->pd.DataFrame:
+        check_seal(self.folder / kind)
         parts = [("rivals", 0), *self.contenders()]
         return pd.concat([pd.read_parquet(f).assign(of=n, seed=s) for n, s in parts if (f := self._file(kind, n, s)).exists()], ignore_index=True)
 

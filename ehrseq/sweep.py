@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .checkpoint import write_atomic, write_json, read_json
+from .folders import write_atomic, write_json, read_json
 from .jobs import check_parameters, pretrain
 
 # %% ../nbs/63_sweep.ipynb #1de7e168

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from tqdm.std import tqdm
 
-from .checkpoint import write_atomic
+from .folders import private_folder, write_atomic
 from .machine import Learner, Machine, Sharded, Tidy, attention_gate, expected_peak, peak_memory
 from .state import Signals, State, whole
 from .tiers import choose, target as find_target
@@ -283,6 +283,7 @@ class Watch:
 def _board(folder, step):
     try: from torch.utils.tensorboard import SummaryWriter
     except ImportError: raise ValueError("tensorboard=True needs tensorboard: pip install 'ehrseq[track]'.") from None
+    private_folder(folder)
     return SummaryWriter(folder, purge_step=step)                                  # what came after the last checkpoint is replaced
 
 # %% ../nbs/41_train.ipynb #2716653d

@@ -100,9 +100,13 @@ class Tuned:
         found = self.predict(cohort, horizon)
         return asked.iloc[found["subject_id"]].reset_index(drop=True).assign(p=found["p"])
 
-def open_tuned(folder)->Tuned:
-    "A tuned encoder from its folder. Raises `ValueError` for a folder of another kind."
-    p = from_pretrained(folder)
+def open_tuned(
+    folder: Path | str,
+    trust: bool | str | tuple = False, # as `from_pretrained` takes it
+) -> Tuned:
+    """A tuned encoder from its folder.
+    Raises `ValueError` for a folder of another kind, and as `from_pretrained` does."""
+    p = from_pretrained(folder, trust)
     if "question" not in p.config: raise ValueError(f"{folder}: a pre-trained encoder without a question; tune it first (the job `finetune`).")
     weight, bias = p.objective_state["head.weight"], p.objective_state["head.bias"]
     head = nn.Linear(weight.shape[1], weight.shape[0])

@@ -31,7 +31,8 @@ class Desk:
     near = 10
     def __init__(self, run, method="umap", other=None, tuned=()):
         self.run, self.other, self.encoder, self.cohort, self.vocab = run, other, run.encoder.eval(), run.cohort, run.vocab
-        self.tuned = [open_tuned(folder) for folder in tuned]
+        own = run.config["encoder"]                                   # trusted since the run was opened; no other class is
+        self.tuned = [open_tuned(folder, trust=own) for folder in tuned]
         for t, folder in zip(self.tuned, tuned):
             if t.vocab.codes != self.vocab.codes: raise ValueError(f"{folder} was tuned from a run with another vocabulary than {run.folder}; tune this one.")
         frame = run.embed("all")
