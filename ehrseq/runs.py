@@ -136,7 +136,7 @@ def publish(
 
 def _copy(run, to, address):
     config, vocab, scores = read_json(run / "config.json"), from_pretrained(run).vocab, read_json(run / "metrics.json")
-    least = threshold(config["data"]["source"])
+    least = threshold(config["data"].get("public", False))
     kept = tuple(0 if small(n, least) else n for n in vocab.counts)
     write_atomic(to / "model.safetensors", (run / "model.safetensors").read_bytes())
     vocabs.save(replace(vocab, counts=kept, seen=sum(kept) if 0 in kept else vocab.seen), to / ".vocab")

@@ -24,7 +24,7 @@ from ibis import _
 from tqdm.std import tqdm
 
 from . import vocab as vocabs
-from .events import CLINICAL, KINDS, SPLITS, DataError, Report, engine
+from .events import CLINICAL, KINDS, SPLITS, DataError, Remark, Report, engine
 from .tiers import choose
 
 # %% ../nbs/07_sequences.ipynb #c76586c5
@@ -134,8 +134,8 @@ def open_cohort(folder)->Cohort:
     folder = Path(folder)
     people, index = pd.read_parquet(folder / "subjects.parquet"), _map_ipc(folder / "patients.arrow")
     offsets = np.append(index["offset"], index["end"][-1:])
-    info = json.loads((folder / "cohort.json").read_text())
-    report = Report(pd.read_parquet(folder / "reading.parquet"), info["source"], tuple(info["notes"]))
+    info = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
+    report = Report(pd.read_parquet(folder / "reading.parquet"), info["source"], tuple(info["notes"]), tuple(Remark(*r) for r in info.pop("remarks", ())), info.get("public", False))
     return Cohort(folder, vocabs.load(folder / "vocab.json"), Sequences(**_map_ipc(folder / "tokens.arrow"), offsets=offsets, subject_id=index["subject_id"]),
                   people, pd.read_parquet(folder / "conditions.parquet"), info, report)
 
@@ -153,7 +153,7 @@ def tokenize(
     kinds = _check_kinds(kinds)
     if quantiles == 1 or quantiles < 0: raise ValueError(f"quantiles {quantiles}: expected at least 2, or 0 to leave numbers out.")
     numbers = (vocab.edges if vocab else quantiles) or ()
-    key = hashlib.sha256(repr((events.fingerprint, kinds, vocab and (vocab.codes, vocab.size), vocab_size, patients, 1, *([numbers] if numbers else []))).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((events.fingerprint, kinds, vocab and (vocab.codes, vocab.size), vocab_size, patients, 1, *([numbers] if numbers else []), *(["public"] if events.report.public else []))).encode()).hexdigest()[:16]
     folder = Path(cache or cache_folder()) / key
     if is_cached(folder): return open_cohort(folder)
     people = _subjects(events, patients)
@@ -247,7 +247,8 @@ def _write_cohort(folder, events, kinds, people, vocab, vocab_size, quantiles, k
     vocabs.save(vocab, folder / "vocab.json")
     events.report.frame.to_parquet(folder / "reading.parquet")
     rate = vocabs.unknown_rate(code, events.report.source)
-    (folder / "cohort.json").write_text(json.dumps({"source": events.report.source, "kinds": kinds, "fingerprint": key, "events": events.fingerprint, "unknown_rate": rate, "notes": events.report.notes}))
+    (folder / "cohort.json").write_text(json.dumps({"source": events.report.source, "kinds": kinds, "fingerprint": key, "events": events.fingerprint, "unknown_rate": rate, "notes": events.report.notes,
+                                                     "remarks": [list(r) for r in events.report.remarks], "public": events.report.public}), encoding="utf-8")
 
 # %% ../nbs/07_sequences.ipynb #45cd5cab
 def _flat(table, people)->dict:

@@ -263,4 +263,4 @@ def read(
     said = {"Not in this export": [table for table, _k in TABLES.values() if table not in paths],
             "Not read": [p.name for p in _csv_files(folder) if p not in paths.values()]}
     notes = tuple(f"{what}: {', '.join(names[:12])}{', …' * (len(names) > 12)}." for what, names in said.items() if names)
-    return assemble(people, encounters, tables, named, Report(pd.DataFrame(report), named_source(folder), notes).check(), fingerprint(paths.values(), (until, 2)))
+    return assemble(people, encounters, tables, named, Report(pd.DataFrame(report), named_source(folder), notes, public=Path(folder).resolve() == SAMPLE.resolve()).check(), fingerprint(paths.values(), (until, 2)))
