@@ -162,7 +162,7 @@ def comparison(table, rivals=None, title="Comparison", axis="test patients, 95 %
     fig.add_scatter(x=table["value"], y=names, mode="markers+text", marker=dict(size=12, color=PALETTE[0]), text=[f"{v:.3f}" for v in table["value"]], textposition="top center", showlegend=False, cliponaxis=False,
                     error_x=dict(type="data", symmetric=False, array=table["high"] - table["value"], arrayminus=table["value"] - table["low"], color=GREY, thickness=1.5), hovertemplate="%{y}: %{x:.3f}<extra></extra>")
     for column in ("lowest seed", "highest seed"):
-        fig.add_scatter(x=table[column], y=names, mode="markers", marker=dict(symbol="line-ns-open", size=9, color=PALETTE[3], line_width=1.5), showlegend=False, hovertemplate=column + " %{x:.3f}<extra></extra>")
+        fig.add_scatter(x=table[column], y=names, mode="markers", marker=dict(symbol="line-ns-open", size=9, color=PALETTE[3], line_width=1.5), showlegend=False, hovertemplate=in_figure(column) + " %{x:.3f}<extra></extra>")
     for i, (name, s) in enumerate((rivals or {}).items()):
         fig.add_vline(x=s["value"], line=dict(color=GREY, dash="dash", width=1))
         fig.add_annotation(x=s["value"], y=1, yref="paper", yshift=10 + 13 * i, text=f"{name} {s['value']:.3f}", showarrow=False, font=dict(size=10, color="#666"))
@@ -286,6 +286,6 @@ def contrast(
     fig = go.Figure()
     fig.add_scatter(x=t[["outside", "inside"]].assign(gap=None).to_numpy().ravel(), y=np.repeat(t["name"].str[:48], 3), mode="lines", line=dict(color=LIGHT, width=3), hoverinfo="skip", showlegend=False)
     for side, name, symbol in (("outside", "the rest", "circle-open"), ("inside", "the group", "circle")):
-        fig.add_scatter(x=t[side], y=t["name"].str[:48], mode="markers", name=name, marker=dict(size=11, symbol=symbol, color=PALETTE[0] if side == "inside" else GREY, line=dict(width=2)), customdata=t[["q"]].to_numpy(), hovertemplate="%{y}<br>" + name + " %{x:.0%}, q %{customdata[0]:.2g}<extra></extra>")
+        fig.add_scatter(x=t[side], y=t["name"].str[:48], mode="markers", name=name, marker=dict(size=11, symbol=symbol, color=PALETTE[0] if side == "inside" else GREY, line=dict(width=2)), customdata=t[["q"]].to_numpy(), hovertemplate="%{y}<br>" + in_figure(name) + " %{x:.0%}, q %{customdata[0]:.2g}<extra></extra>")
     fig.update_yaxes(autorange="reversed").update_xaxes(title="share of patients that ever had the code", tickformat=".0%", range=[-0.03, 1.03])
     return _style(fig, title, height=130 + 24 * max(4, len(t))).update_layout(margin_l=320, legend=dict(orientation="h", y=1.06, x=0))
