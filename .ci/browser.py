@@ -1,4 +1,4 @@
-"""The explorer, tried as a person would: a real Chromium, a real mouse, a run of seconds. Screenshots go to `_runs/browser`."""
+"""The explorer, tried as a person would, and every page with commands planted in its texts: a real Chromium, a real mouse, runs of seconds. Screenshots go to `_runs/browser`."""
 import contextlib
 import os
 import shutil
@@ -8,6 +8,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import pages
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN, SHOTS, TUTORIAL = Path(sys.executable).parent, ROOT / "_runs" / "browser", "tutorials/10_explore_the_map.ipynb"
@@ -201,6 +203,9 @@ def main():
                     for step, seen in visit(browser, address):
                         passed += 1
                         print(f"ok   {step}  {seen:.2f}" if isinstance(seen, float) else f"ok   {step}", flush=True)
+            for step, _seen in pages.visits(browser, SHOTS):
+                passed += 1
+                print(f"ok   {step}", flush=True)
             with served(tempfile.mkdtemp()) as address:
                 v = Visitor(browser, address)
                 v.page.wait_for_selector("[role=alert]")

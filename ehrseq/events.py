@@ -32,6 +32,7 @@ import pandas as pd
 from ibis import _
 
 from .files import DataError, nearest, shape, shown
+from .markup import fill, joined, table
 from .tiers import choose
 
 # %% ../nbs/01_events.ipynb #f69977c8
@@ -93,8 +94,8 @@ class Report:
     __repr__ = __str__
 
     def _repr_html_(self):
-        notes = "".join(f"<p>{n}</p>" for n in self.notes)
-        return f"<p>Read from <b>{self.source}</b></p>{self.table().style.format('{:,}').to_html()}{notes}"
+        said = joined(fill("<p>{}</p>", text) for text in (*self.remarks, *self.notes))
+        return fill("<p>Read from <b>{}</b></p>{}{}", self.source, table(self.table(), "{:,}"), said)
 
 # %% ../nbs/01_events.ipynb #6473f730
 def split_of(source_id)->str:

@@ -6,7 +6,6 @@
 __all__ = ['CSS', 'OtherMapView', 'Training', 'TrainingView', 'Explorer']
 
 # %% ../nbs/56_explorer.ipynb #f31ab29a
-import html
 import io
 import threading
 import time
@@ -20,6 +19,7 @@ import plotly.graph_objects as go
 from . import inspect, plots
 from .folders import read_json, write_atomic
 from .disclosure import threshold
+from .markup import Html, figures, fill, joined, page
 from .page import Plot
 from .widgets import AttentionView, Desk, GroupView, MapView, NeighboursView, PatientView, View, WhatIfView, as_html, button, on_change
 
@@ -30,7 +30,7 @@ class OtherMapView(MapView):
     def make(self):
         super().make()
         a = self.desk.agreement()
-        self.box = W.VBox([W.HTML(f"<p>Of a patient's ten nearest by the one run, {a.mean():.0%} are among its ten nearest by the other (by chance {10 / max(1, len(a) - 1):.1%}). What is chosen on one map is chosen on both.</p>"), self.box])
+        self.box = W.VBox([W.HTML(fill("<p>Of a patient's ten nearest by the one run, {:.0%} are among its ten nearest by the other (by chance {:.1%}). What is chosen on one map is chosen on both.</p>", a.mean(), 10 / max(1, len(a) - 1))), self.box])
 
 # %% ../nbs/56_explorer.ipynb #6a00864f
 class Training:
@@ -46,7 +46,7 @@ class Training:
 
     def _log(self):
         file = self.folder / "metrics.jsonl"
-        whole = file.read_text().rpartition("\n")[0] if file.exists() else ""                  # the last line may be half written
+        whole = file.read_text(encoding="utf-8").rpartition("\n")[0] if file.exists() else ""                  # the last line may be half written
         log = pd.read_json(io.StringIO(whole), lines=True) if whole else pd.DataFrame()
         return log if any(c.startswith("valid.") for c in log) else pd.DataFrame()
 
@@ -57,7 +57,7 @@ class Training:
         "Bring the curves up to date; the status of the run."
         status = read_json(self.folder / "manifest.json")["status"] if (self.folder / "manifest.json").exists() else "not begun"
         log = self._log()
-        self.note.value = f"<p>{html.escape(str(self.folder))}: {status}{'' if len(log) else '; nothing logged yet'}</p>"
+        self.note.value = fill("<p>{}: {}{}</p>", self.folder, status, "" if len(log) else "; nothing logged yet")
         if len(log): self.fig.show(plots.loss_curve(log))
         return status
 
@@ -101,7 +101,7 @@ class Explorer:
             self.notice.value = ""
             change()
             self.draw()
-        except Exception as e: self.notice.value = f"<div class=alert role=alert><b>{type(e).__name__}</b>: {html.escape(str(e))}<details><summary>details</summary><pre>{html.escape(traceback.format_exc())}</pre></details></div>"
+        except Exception as e: self.notice.value = fill("<div class=alert role=alert><b>{}</b>: {}<details><summary>details</summary><pre>{}</pre></details></div>", type(e).__name__, e, traceback.format_exc())
         finally: self.busy, self.seconds = False, time.perf_counter() - start
 
     def opened(self, name):
@@ -122,7 +122,7 @@ class Explorer:
         group = self.desk.group
         if group is not None and group != self.seen: self.show("group")
         self.seen = group
-        self.said.value = f"<p aria-live=polite>{html.escape(self.desk.describe())}</p>"
+        self.said.value = fill("<p aria-live=polite>{}</p>", self.desk.describe())
         for view in (self.map, self.patient, self.opened(list(self.kinds)[self.tabs.selected_index or 0])): view.draw()
 
     def _pointed(self, place): self.act(lambda: self.show("what if").point(place))
@@ -147,7 +147,7 @@ class Explorer:
 
     def _laid_out(self, controls):
         half = W.Layout(width="50%", min_width="420px")
-        box = W.VBox([W.HTML(CSS), W.HTML(f"<h3>{html.escape(str(self.desk.run))}</h3>"), controls, self.notice, self.said, W.HBox([W.VBox([self.map.box], layout=half), W.VBox([self.patient.box], layout=half)], layout=W.Layout(flex_flow="row wrap")), self.tabs])
+        box = W.VBox([W.HTML(CSS), W.HTML(fill("<h3>{}</h3>", self.desk.run)), controls, self.notice, self.said, W.HBox([W.VBox([self.map.box], layout=half), W.VBox([self.patient.box], layout=half)], layout=W.Layout(flex_flow="row wrap")), self.tabs])
         box.add_class("ehrseq")
         return box
 
@@ -159,11 +159,11 @@ class Explorer:
         for f in self.figures: f.themed(self.template)
         (self.view.add_class if dark else self.view.remove_class)("ehrseq-dark")
 
-    def _saved(self): self.saved.value = f"<span>saved: {html.escape(str(self.export(self.desk.run.folder / 'explorer.html').resolve()))}</span>"
+    def _saved(self): self.saved.value = fill("<span>saved: {}</span>", self.export(self.desk.run.folder / "explorer.html").resolve())
 
     def export(self, path)->Path:
         "The figures as they are now, as one HTML file that needs no network. It shows single patients, and says so unless they are the bundled sample's."
-        warning = "<p><b>Shows single patients: not to be passed on.</b></p>" * bool(threshold(self.desk.cohort.info["source"]))
-        parts = [f.fig.to_html(full_html=False, include_plotlyjs=i == 0) for i, f in enumerate(self.figures)]
-        write_atomic(path, f"<!doctype html><html lang=en><meta charset=utf-8><title>ehrseq explorer</title><body style='font-family:Helvetica,Arial,sans-serif'>{warning}<p>{html.escape(self.desk.describe())}</p>{''.join(parts)}{as_html(self.desk.neighbours())}</body></html>")
+        warning = Html("<p><b>Shows single patients: not to be passed on.</b></p>") if threshold(self.desk.cohort.report.public) else ""
+        shown = joined([warning, fill("<p>{}</p>", self.desk.describe()), *figures(f.fig for f in self.figures), as_html(self.desk.neighbours())])
+        write_atomic(path, page("ehrseq explorer", "body{font-family:Helvetica,Arial,sans-serif}", shown))
         return Path(path)

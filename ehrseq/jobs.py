@@ -29,6 +29,7 @@ from .checkpoint import Checkpoints, from_pretrained, save_pretrained
 from .encoder import Config, encoder_class, parameter_count
 from .folders import SUMS, private_files, private_folder, read_json, seal, write_atomic, write_json, write_parquet
 from .report import card, notebook_page, report
+from .parameters import checked, from_file, from_text, parameter_types
 from .pods import stop_pod, volatile
 from .runs import Run, finished, publish
 from .scores import evaluate
@@ -204,20 +205,31 @@ def check_parameters(names, known):
     for name in names: choose(name, dict.fromkeys(known), "parameter")
 
 def check_notebook(variables, known):
-    "In a job notebook: refuse injected variables that are not among its parameters."
+    "In a job notebook: refuse injected variables that are not among its parameters, and values of another kind than its cell says."
+    for name, annotation in variables.get("__annotations__", {}).items():
+        if name in known: checked(name, variables[name], annotation)
     given = [n for n, v in variables.items() if not n.startswith("_") and isinstance(v, (str, int, float, bool, list, dict, tuple, type(None)))]
     check_parameters([n for n in given if n not in ("In", "Out", "papermill")], known)
 
 # %% ../nbs/60_jobs.ipynb #2c2860a6
 STOPPED = {"KeyboardInterrupt": 130, "SystemExit": 143}
 
+def _checked(parameters, types)->dict:
+    "The parameters, each known and of its kind. The run folder is not one of them: it is said once."
+    check_parameters(parameters, types)
+    if "out" in parameters: raise ValueError("parameter 'out': the run folder is said after the name of the job; leave this out.")
+    return {name: checked(name, value, types[name]) for name, value in parameters.items()}
+
+def _literal(path)->str:
+    "A path as papermill must be given it: it fills in {names}, and takes `-` and `s3://` for something else than files."
+    return str(Path(path).absolute()).replace("{", "{{").replace("}", "}}")
+
 def run_job(name, out, parameters, echo=True)->int:
-    "Execute a job notebook into `out`; 0, 130 or 143 if it was asked to stop, or 1 with the error on stderr."
+    "Execute a job notebook into `out`; 0, 130 or 143 if it was asked to stop, or 1 with the error on stderr. Raises `ValueError` for a parameter, by name, before any work."
     import papermill
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)                       # else a stopped kernel is mourned in a traceback
     path = notebook(name)
-    check_parameters(parameters, papermill.inspect_notebook(str(path)))
-    out = Path(out)
+    parameters, out = _checked(parameters, parameter_types(path)), Path(out)
     asked, kept = {"job": name, **parameters}, out / "parameters.json"
     may_return = name == "pretrain" and parameters.get("resume", True)
     if may_return and finished(out) and kept.exists() and read_json(kept) == asked:
@@ -228,7 +240,7 @@ def run_job(name, out, parameters, echo=True)->int:
         with _locked(out): pass                                                 # before the notebook of the job that holds it is overwritten
     executed = out / (f".{name}-{RANK}.ipynb" if RANK else f"{name}.ipynb")
     try:
-        papermill.execute_notebook(str(path), str(executed), {**parameters, "out": str(out)}, progress_bar=False, store_widget_state=False,
+        papermill.execute_notebook(_literal(path), _literal(executed), {**parameters, "out": str(out)}, progress_bar=False, store_widget_state=False,
                                    stdout_file=sys.stdout if echo and RANK == 0 else None, cwd=None, extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
     except papermill.PapermillExecutionError as e:
         if e.ename in STOPPED: return STOPPED[e.ename]
@@ -259,11 +271,11 @@ def main(arguments=None)->int:
     give.add_argument("--trust", action="store_true", help="import an encoder that is not one of ehrseq")
     a = parser.parse_args(arguments)
     try:
-        if a.command == "run": return _several(a.processes, arguments or sys.argv[1:]) if a.processes > 1 and "RANK" not in os.environ else _run(a)
+        if a.command == "run": return _run(a, arguments or sys.argv[1:])
         print(f"published: {publish(a.run, a.to, a.hub, a.minimum, a.trust)}")
         return 0
     except (ValueError, OSError) as e:
-        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        print(f"{type(e).__name__}: {' '.join(str(e).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt: return 130
 
@@ -278,19 +290,24 @@ def _several(processes, arguments)->int:
     code = p.wait()
     return 128 + asked[0] if asked and code else code
 
-def _values(text):
-    "YAML as papermill takes it: a date stays the text that it was."
-    import yaml
-    plain = type("Plain", (yaml.SafeLoader,), {"yaml_implicit_resolvers": {k: [r for r in v if r[0] != "tag:yaml.org,2002:timestamp"] for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}})
-    return yaml.load(text, plain)
+def _given(a)->dict:
+    "The parameters of the command line: those of `-f`, and those of `-p`, which win. Raises `ValueError`."
+    types, varied = (parameter_types(notebook(name)) for name in (a.name, "pretrain"))
+    names = [name for name, _ in a.p]
+    if twice := next((name for name in names if names.count(name) > 1), None): raise ValueError(f"parameter {twice!r} is given twice; expected it once.")
+    check_parameters(names, types)
+    return _checked(_asked(from_file(parameter_file(a.f), types, varied) if a.f else {}, {name: from_text(name, text, types[name], varied) for name, text in a.p}), types)
 
 def _asked(file, given)->dict:
     "The parameters of a file and those of `-p`, which win; `epochs` there wins over the file's minutes, too."
     return {k: v for k, v in file.items() if k != "minutes" or "epochs" not in given} | given
 
-def _run(a)->int:
+def _run(a, arguments)->int:
+    parameters = _given(a)
+    if a.processes < 1: raise ValueError(f"--processes {a.processes}: expected 1 or more.")
+    if a.processes > 1 and "RANK" not in os.environ: return _several(a.processes, arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    code = run_job(a.name, a.out, _asked(_values(parameter_file(a.f).read_text()) or {} if a.f else {}, {k: _values(v) for k, v in a.p}))
+    code = run_job(a.name, a.out, parameters)
     if a.stop_pod and code in (0, 1) and RANK == 0: stop_pod()
     return code
 

@@ -11,6 +11,7 @@ __all__ = ['DISEASES', 'NOT_THE_DISEASE', 'NONE', 'resamples', 'interval', 'rati
 import numpy as np
 import pandas as pd
 
+from .disclosure import CountedError
 from .nvp import best_threshold, recall
 from .vocab import FIRST_CODE
 
@@ -111,7 +112,7 @@ def embedding_scores(vectors, labels, prefix="embedding")->dict:
     from sklearn.metrics import davies_bouldin_score, silhouette_samples
     vectors, labels = np.asarray(vectors, float), np.asarray(labels)
     groups = len(set(labels))
-    if not 2 <= groups < len(labels): raise ValueError(f"{groups} disease group(s) among {len(labels)} patients; expected at least two groups, and fewer than patients.")
+    if not 2 <= groups < len(labels): raise CountedError("too few disease groups, or as many as patients; expected at least two groups, and fewer than patients", {"groups": groups, "patients": len(labels)})
     out, who = {}, np.arange(len(labels))
     for name, per in (("silhouette", silhouette_samples(vectors, labels)), ("neighbour_agreement", neighbour_agreement(vectors, labels))):
         out[f"{prefix}.{name}"] = ratio(per, np.ones(len(per)), who)

@@ -33,7 +33,8 @@ export default { async render({ model, el }) {
   const take = format => ({name: "as " + format.toUpperCase(), icon: Plotly.Icons.camera, click: g => Plotly.downloadImage(g, {format, filename: "ehrseq", scale: format == "png" ? 3 : 1})});
   const options = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["toImage"], modeBarButtonsToAdd: [take("png"), take("svg")]};
   const draw = async () => {                                                   // what Plotly tells meanwhile, nobody has done
-    box.setAttribute("aria-label", fig.layout.title?.text ?? "figure"); box.style.height = fig.layout.height + "px"; drawing++;
+    const title = new DOMParser().parseFromString(fig.layout.title?.text ?? "figure", "text/html");   // runs nothing
+    box.setAttribute("aria-label", title.documentElement.textContent); box.style.height = fig.layout.height + "px"; drawing++;
     try { await Plotly.react(box, fig.data, {...fig.layout, selections: [], selectionrevision: rounds}, options); } finally { setTimeout(() => drawing--, 50); }
   };
   const change = () => {

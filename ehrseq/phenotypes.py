@@ -15,6 +15,7 @@ import torch
 from tqdm.std import tqdm
 
 from .batch import Loader
+from .disclosure import CountedError
 from .events import in_the_future
 from .metrics import binary_scores, blocks, disease_groups, jackknife, ratio
 from .tiers import choose
@@ -70,7 +71,7 @@ def discover(
         labels[setting] = found
         rows.append({"setting": setting, "clusters": groups, "left_out": float(1 - kept.mean()), "silhouette": float(silhouette_score(x[kept], found[kept])),
                      "stability": stability(x, found, lambda sample: _cluster(method, setting, sample, seed, 3), draws, seed)})
-    if not rows: raise ValueError(f"{method}: no two groups among {len(x)} patients with settings {', '.join(map(str, settings))}.")
+    if not rows: raise CountedError(f"{method}: no two groups with settings {', '.join(map(str, settings))}", {"patients": len(x)})
     tried = pd.DataFrame(rows)
     stable = tried["stability"] >= min(least, tried["stability"].max())
     tried["chosen"] = tried.index == tried["silhouette"].where(stable).idxmax()
@@ -107,7 +108,7 @@ def retrieval(near, having, k=10)->dict:
     "`precision_at_10` (or `k`) and `mrr` by shared disease, of all who have one, with intervals. `near`: how alike, higher is nearer, (n n) or a function of some rows."
     y = having.to_numpy().astype(np.float32)
     asking, found = np.flatnonzero(y.any(1)), []
-    if not len(asking): raise ValueError(f"none of {len(y)} patients has a disease of the list; nothing to look for.")
+    if not len(asking): raise CountedError("no patient has a disease of the list; nothing to look for", {"patients": len(y)})
     for some in blocks(asking):
         alike = np.array(near(some) if callable(near) else near[some], float)
         alike[np.arange(len(some)), some] = -np.inf

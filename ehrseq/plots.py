@@ -16,14 +16,17 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from .markup import in_figure, literal
+
 # %% ../nbs/51_plots.ipynb #5deb687c
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A7A00", "#000000")
 GREY, LIGHT = "#9A9A9A", "#D9D9D9"
 KIND_COLOURS = dict(zip(("condition", "medication", "procedure", "observation", "immunization", "allergy", "careplan", "device"), PALETTE)) | {"unknown": GREY}
 
 def _style(fig, title, height=360, **layout):
-    return fig.update_layout(template="plotly_white", title=dict(text=title, font_size=15), height=height, margin=dict(l=60, r=20, t=60, b=50),
-                             font=dict(family="Helvetica, Arial, sans-serif", size=12), hoverlabel=dict(bgcolor="white"), **layout)
+    fig.update_layout(template="plotly_white", title=dict(text=title, font_size=15), height=height, margin=dict(l=60, r=20, t=60, b=50),
+                      font=dict(family="Helvetica, Arial, sans-serif", size=12), hoverlabel=dict(bgcolor="white"), **layout)
+    return literal(fig)
 
 # %% ../nbs/51_plots.ipynb #507ee828
 SCORE_NAMES = {"mlm.top1": "masked codes, top-1", "nvp.micro_f1": "next visit, micro-F1", "nvp.recall_at_10": "recall@10", "nvp.new.recall_at_10": "recall@10 of new codes", "contrastive.top1": "other view found"}
@@ -88,7 +91,7 @@ def patient_map(
 # %% ../nbs/51_plots.ipynb #684ab6b3
 def _points(part, name, marker):
     shown = [c for c in part if c not in ("x", "y")]
-    hover = "<br>".join(f"{c}: %{{customdata[{i}]}}" for i, c in enumerate(shown)) + "<extra></extra>"
+    hover = "<br>".join(f"{in_figure(c)}: %{{customdata[{i}]}}" for i, c in enumerate(shown)) + "<extra></extra>"
     return go.Scattergl(x=part["x"], y=part["y"], mode="markers", name=name, customdata=part[shown].astype(object).where(part[shown].notna(), "–").to_numpy(),
                         hovertemplate=hover, marker={"size": 8, "opacity": 0.85, "line": {"width": 0.5, "color": "white"}} | marker)
 
@@ -124,7 +127,7 @@ def timeline(
     size = 7 + 25 * np.sqrt(frame["weight"] / frame["weight"].max()) if told else np.full(len(frame), 11.0)
     fig = go.Figure(go.Scatter(x=(frame["day"] / 365.25).to_numpy(), y=(0.8 * level / deepest - frame["kind"].map(kinds.index)).to_numpy(), mode="markers", customdata=frame[["name", "age", "visit", "weight", "position"]].to_numpy(),
                                marker=dict(color=frame["kind"].map(KIND_COLOURS).to_numpy(), size=np.asarray(size), opacity=0.75, line=dict(width=0.5, color="white")),
-                               hovertemplate="%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>" + weight + " %{customdata[3]:.3f}<extra></extra>"))
+                               hovertemplate="%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>" + in_figure(weight) + " %{customdata[3]:.3f}<extra></extra>"))
     top = frame.sort_values("weight", ascending=False).drop_duplicates("visit").drop_duplicates("name").head(3 * told)
     x, y = fig.data[0].x[top.index], fig.data[0].y[top.index]
     above, gap = y + 0.2 * np.arange(1, 1 + len(top)), np.full(len(top), np.nan)                # a height each
@@ -159,7 +162,7 @@ def comparison(table, rivals=None, title="Comparison", axis="test patients, 95 %
     fig.add_scatter(x=table["value"], y=names, mode="markers+text", marker=dict(size=12, color=PALETTE[0]), text=[f"{v:.3f}" for v in table["value"]], textposition="top center", showlegend=False, cliponaxis=False,
                     error_x=dict(type="data", symmetric=False, array=table["high"] - table["value"], arrayminus=table["value"] - table["low"], color=GREY, thickness=1.5), hovertemplate="%{y}: %{x:.3f}<extra></extra>")
     for column in ("lowest seed", "highest seed"):
-        fig.add_scatter(x=table[column], y=names, mode="markers", marker=dict(symbol="line-ns-open", size=9, color=PALETTE[3], line_width=1.5), showlegend=False, hovertemplate=column + " %{x:.3f}<extra></extra>")
+        fig.add_scatter(x=table[column], y=names, mode="markers", marker=dict(symbol="line-ns-open", size=9, color=PALETTE[3], line_width=1.5), showlegend=False, hovertemplate=in_figure(column) + " %{x:.3f}<extra></extra>")
     for i, (name, s) in enumerate((rivals or {}).items()):
         fig.add_vline(x=s["value"], line=dict(color=GREY, dash="dash", width=1))
         fig.add_annotation(x=s["value"], y=1, yref="paper", yshift=10 + 13 * i, text=f"{name} {s['value']:.3f}", showarrow=False, font=dict(size=10, color="#666"))
@@ -170,7 +173,7 @@ def learning_curves(curves, score="mlm.top1", against="tokens", title=None)->go.
     "Validation score of each contender against `tokens`, `seconds` or `step`: the mean over seeds, each seed as a thin line."
     fig, seen = go.Figure(), curves.dropna(subset=[f"valid.{score}"])
     for (name, part), colour in zip(seen.groupby("name", sort=False), PALETTE):
-        for seed, one in part.groupby("seed"): fig.add_scatter(x=one[against], y=one[f"valid.{score}"], mode="lines", line=dict(color=colour, width=0.7), opacity=0.5, showlegend=False, hovertemplate=f"{name}, seed {seed}: %{{y:.3f}}<extra></extra>")
+        for seed, one in part.groupby("seed"): fig.add_scatter(x=one[against], y=one[f"valid.{score}"], mode="lines", line=dict(color=colour, width=0.7), opacity=0.5, showlegend=False, hovertemplate=in_figure(f"{name}, seed {seed}") + ": %{y:.3f}<extra></extra>")
         mean = part.assign(k=part.groupby("seed").cumcount()).groupby("k")[[against, f"valid.{score}"]].mean()
         fig.add_scatter(x=mean[against], y=mean[f"valid.{score}"], mode="lines+markers", line=dict(color=colour, width=2.5), name=name)
     fig.update_xaxes(title=against, rangemode="tozero").update_yaxes(title=SCORE_NAMES.get(score, score), rangemode="tozero")
@@ -195,7 +198,7 @@ def calibration_curves(curves, title="Calibration")->go.Figure:
     top = 1.05 * max(c[["predicted", "observed"]].to_numpy().max() for c in curves.values())
     fig = go.Figure(go.Scatter(x=[0, top], y=[0, top], mode="lines", line=dict(color=LIGHT, dash="dot"), name="as it says"))
     for (name, c), colour in zip(curves.items(), cycle(PALETTE)):
-        fig.add_scatter(x=c["predicted"], y=c["observed"], mode="lines+markers", name=name, line_color=colour, customdata=c["n"], hovertemplate=name + ": %{x:.2f} predicted, %{y:.2f} came true, n = %{customdata}<extra></extra>")
+        fig.add_scatter(x=c["predicted"], y=c["observed"], mode="lines+markers", name=name, line_color=colour, customdata=c["n"], hovertemplate=in_figure(name) + ": %{x:.2f} predicted, %{y:.2f} came true, n = %{customdata}<extra></extra>")
     return _style(fig, title).update_xaxes(title="predicted probability").update_yaxes(title="share that came true")
 
 def few_shot_curves(curves, title="AUROC by number of labels")->go.Figure:
@@ -203,7 +206,7 @@ def few_shot_curves(curves, title="AUROC by number of labels")->go.Figure:
     fig = go.Figure()
     for (name, t), colour in zip(curves.items(), cycle(PALETTE)):
         mean = t.groupby("labels")["auroc"].mean()
-        fig.add_scatter(x=mean.index, y=mean, mode="lines+markers", name=name, line_color=colour, hovertemplate=name + ": %{x} labels, %{y:.3f}<extra></extra>")
+        fig.add_scatter(x=mean.index, y=mean, mode="lines+markers", name=name, line_color=colour, hovertemplate=in_figure(name) + ": %{x} labels, %{y:.3f}<extra></extra>")
         fig.add_scatter(x=t["labels"], y=t["auroc"], mode="markers", showlegend=False, marker=dict(color=colour, size=5, opacity=0.35), hoverinfo="skip")
     return _style(fig, title).update_xaxes(title="labels", type="log", tickvals=sorted(set().union(*(t["labels"] for t in curves.values())))).update_yaxes(title="AUROC, test patients")
 
@@ -215,7 +218,7 @@ def kaplan_meier(groups, title="Survival", axis="years", unit=365.25, least=5)->
         days, seen = np.asarray(days, float), np.asarray(seen, bool)
         curve = ecdf(CensoredData(uncensored=days[seen], right=days[~seen])).sf
         watched = (days >= curve.quantiles[:, None]).sum(1) >= least
-        fig.add_scatter(x=np.append(0, curve.quantiles[watched]) / unit, y=np.append(1, curve.probabilities[watched]), mode="lines", line=dict(color=colour, shape="hv"), name=f"{name} ({len(days)})", hovertemplate=f"{name}: %{{y:.2f}} after %{{x:.1f}}<extra></extra>")
+        fig.add_scatter(x=np.append(0, curve.quantiles[watched]) / unit, y=np.append(1, curve.probabilities[watched]), mode="lines", line=dict(color=colour, shape="hv"), name=f"{name} ({len(days)})", hovertemplate=in_figure(name) + ": %{y:.2f} after %{x:.1f}<extra></extra>")
     return _style(fig, title).update_xaxes(title=axis).update_yaxes(title="without the event (Kaplan–Meier)", rangemode="tozero")
 
 def separations(tables, title="Which disease is told apart")->go.Figure:
@@ -223,7 +226,7 @@ def separations(tables, title="Which disease is told apart")->go.Figure:
     order, fig = next(iter(tables.values())), go.Figure()
     for (name, t), colour in zip(tables.items(), cycle(PALETTE)):
         t = t.set_index("disease").loc[order["disease"]]
-        fig.add_scatter(x=t["value"], y=[f"{d} ({n})" for d, n in zip(order["disease"], order["patients"])], mode="markers", name=name, marker=dict(size=9, color=colour), hovertemplate="%{y}: %{x:.2f}<extra>" + name + "</extra>",
+        fig.add_scatter(x=t["value"], y=[f"{d} ({n})" for d, n in zip(order["disease"], order["patients"])], mode="markers", name=name, marker=dict(size=9, color=colour), hovertemplate="%{y}: %{x:.2f}<extra>" + in_figure(name) + "</extra>",
                         error_x=dict(type="data", symmetric=False, array=t["high"] - t["value"], arrayminus=t["value"] - t["low"], thickness=1, width=0))
     fig.update_yaxes(autorange="reversed", automargin=True).update_xaxes(title="separation (AUROC), 95 % interval")
     return _style(fig, title, height=150 + 24 * len(order))
@@ -251,7 +254,7 @@ def linked_map(
         values, legend = colours_of(frame[colour])
         marker = dict(size=7 if len(frame) < 5_000 else 4, opacity=0.85, color=values) | ({} if legend else dict(colorscale="Cividis", showscale=True, colorbar=dict(title=colour, thickness=12)))
         fig.add_scattergl(x=frame["x"].to_numpy(), y=frame["y"].to_numpy(), mode="markers", name="patients", marker=marker, selectedpoints=None if group is None else list(group), unselected=dict(marker=dict(opacity=0.08)),
-                          customdata=np.stack([frame["subject_id"].astype(str), frame[colour].astype(object).where(frame[colour].notna(), "unknown").astype(str)], 1), hovertemplate="patient %{customdata[0]}<br>" + colour + ": %{customdata[1]}<extra></extra>")
+                          customdata=np.stack([frame["subject_id"].astype(str), frame[colour].astype(object).where(frame[colour].notna(), "unknown").astype(str)], 1), hovertemplate="patient %{customdata[0]}<br>" + in_figure(colour) + ": %{customdata[1]}<extra></extra>")
     fig.add_scatter(**at(near), mode="markers", name="nearest", hoverinfo="skip", marker=dict(size=14, symbol="circle-open", color=PALETTE[4], line=dict(width=2)))
     fig.add_scatter(**at([] if chosen is None else [chosen]), mode="markers", name="chosen", hoverinfo="skip", marker=dict(size=18, symbol="star", color=PALETTE[3], line=dict(width=1.5, color="white")))
     path = [] if what_if is None or chosen is None else [(frame["x"].iloc[chosen], frame["y"].iloc[chosen]), tuple(what_if)]
@@ -266,7 +269,7 @@ def token_strip(
     "A row a way of asking, a column a code; each row in shares of its largest."
     ways = [c for c in table if c not in ("name", "visit")]
     share = table[ways] / table[ways].abs().max().replace(0, 1)
-    fig = go.Figure(go.Heatmap(z=share.to_numpy().T, y=list(range(len(ways))), x=list(range(len(table))), colorscale="Cividis", zmin=0, zmax=1, colorbar=dict(title="share of<br>largest", thickness=12),
+    fig = go.Figure(go.Heatmap(z=share.to_numpy().T, y=list(range(len(ways))), x=list(range(len(table))), colorscale="Cividis", zmin=0, zmax=1, colorbar=dict(title="share of largest", thickness=12),
                                customdata=np.broadcast_to(table[["name", "visit"]].to_numpy()[None], (len(ways), len(table), 2)), text=np.repeat(np.array(ways)[:, None], len(table), 1), hovertemplate="%{customdata[0]} (visit %{customdata[1]})<br>%{text}: %{z:.2f}<extra></extra>"))
     edges = np.flatnonzero(np.diff(table["visit"])) + 0.5
     fig.add_scatter(x=np.repeat(edges, 3), y=np.tile([-0.5, len(ways) - 0.5, np.nan], len(edges)), mode="lines", line=dict(color="white", width=2), hoverinfo="skip")
@@ -283,6 +286,6 @@ def contrast(
     fig = go.Figure()
     fig.add_scatter(x=t[["outside", "inside"]].assign(gap=None).to_numpy().ravel(), y=np.repeat(t["name"].str[:48], 3), mode="lines", line=dict(color=LIGHT, width=3), hoverinfo="skip", showlegend=False)
     for side, name, symbol in (("outside", "the rest", "circle-open"), ("inside", "the group", "circle")):
-        fig.add_scatter(x=t[side], y=t["name"].str[:48], mode="markers", name=name, marker=dict(size=11, symbol=symbol, color=PALETTE[0] if side == "inside" else GREY, line=dict(width=2)), customdata=t[["q"]].to_numpy(), hovertemplate="%{y}<br>" + name + " %{x:.0%}, q %{customdata[0]:.2g}<extra></extra>")
+        fig.add_scatter(x=t[side], y=t["name"].str[:48], mode="markers", name=name, marker=dict(size=11, symbol=symbol, color=PALETTE[0] if side == "inside" else GREY, line=dict(width=2)), customdata=t[["q"]].to_numpy(), hovertemplate="%{y}<br>" + in_figure(name) + " %{x:.0%}, q %{customdata[0]:.2g}<extra></extra>")
     fig.update_yaxes(autorange="reversed").update_xaxes(title="share of patients that ever had the code", tickformat=".0%", range=[-0.03, 1.03])
     return _style(fig, title, height=130 + 24 * max(4, len(t))).update_layout(margin_l=320, legend=dict(orientation="h", y=1.06, x=0))

@@ -179,7 +179,7 @@ def _copy(run, to, address, vocab):
     if "source" not in config.get("data", {}):
         raise ValueError(f"{run / 'config.json'}: data.source is missing; "
                          "expected where the cohort came from.")
-    least = threshold(config["data"]["source"])
+    least = threshold(config["data"].get("public", False))
     kept = tuple(0 if small(n, least) else n for n in vocab.counts)
     (to / SUMS).unlink(missing_ok=True)   # of what was published there before
     write_atomic(to / "model.safetensors", (run / "model.safetensors").read_bytes(), ORDINARY)

@@ -80,7 +80,8 @@ def embedding(encoder, cohort, untrained=None)->dict:
     vectors = {k: np.stack(inspect.patient_vectors(e, cohort, "test")["vector"]) for k, e in vectors.items() if e is not None}
     vectors["embedding.count_svd"] = baselines.count_svd(cohort, encoder.config.hidden_dim)[rows]
     labels, out = disease.reindex(cohort.sequences.subject_id[rows]).to_numpy(), {}
+    least = disclosure.threshold(cohort.report.public)
     for prefix, v in vectors.items():
         try: out |= metrics.embedding_scores(v, labels, prefix)
-        except ValueError as why: print(f"{prefix} scores left out: {disclosure.blurred(str(why), disclosure.threshold(cohort.info['source']))}")
+        except ValueError as error: print(f"{prefix} scores left out: {disclosure.why(error, least)}.")
     return out

@@ -152,6 +152,7 @@ def open_cohort(folder: Path | str) -> "Cohort":
     conditions = pd.read_parquet(folder / "conditions.parquet")
     return Cohort(folder, vocabs.load(folder / "vocab.json"), sequences, people, conditions, info, report)
 
+
 # %% ../nbs/07_sequences.ipynb #fcf18f28
 def tokenize(
     events: Events, # of any source
@@ -309,6 +310,7 @@ def _write_cohort(folder, events, kinds, people, vocab, vocab_size, quantiles, k
     write_json(folder / "cohort.json", {
         "source": report.source, "public": report.public, "kinds": kinds, "fingerprint": key, "events": events.fingerprint,
         "unknown_rate": rate, "notes": report.notes, "remarks": [list(r) for r in report.remarks]})
+
 
 # %% ../nbs/07_sequences.ipynb #45cd5cab
 def _flat(table, people)->dict:

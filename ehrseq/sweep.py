@@ -14,7 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from .folders import write_atomic, write_json, read_json
-from .jobs import check_parameters, pretrain
+from .jobs import check_parameters, notebook, pretrain
+from .parameters import checked, parameter_types
+
 
 # %% ../nbs/63_sweep.ipynb #1de7e168
 VARIED = ("encoder", "tier", "epochs", "minutes", "batch_size", "learning_rate", "patience", "init", "seed", "schedule")
@@ -24,10 +26,16 @@ def check_space(space):
     if not space: raise ValueError(f"nothing to vary; name some of {', '.join(VARIED)}.")
     for name in {"objective", "weights"} & space.keys(): raise ValueError(f"{name!r} changes the loss, so its runs cannot be ranked by it; use the job `compare`.")
     check_parameters(space, VARIED)
+    types = parameter_types(notebook("pretrain"))
     for name, values in space.items():
-        ranged = isinstance(values, dict)
-        if ranged and not ({"low", "high"} <= values.keys() <= {"low", "high", "log"} and 0 < values["low"] < values["high"]): raise ValueError(f"{name}: {values}; expected low, high and, if wanted, log.")
-        if not ranged and not (isinstance(values, (list, tuple)) and len(values)): raise ValueError(f"{name}: {values!r}; expected a list of values, or low and high.")
+        if isinstance(values, dict): _check_range(name, values)
+        elif not (isinstance(values, (list, tuple)) and len(values)): raise ValueError(f"{name}: {values!r}; expected a list of values, or low and high.")
+        else: [checked(name, v, types[name]) for v in values]
+
+def _check_range(name, values):
+    if not {"low", "high"} <= values.keys() <= {"low", "high", "log"}: raise ValueError(f"{name}: {values}; expected low, high and, if wanted, log.")
+    low, high, _log = checked(name, values["low"], float), checked(name, values["high"], float), checked(name, values.get("log", False), bool)
+    if not 0 < low < high: raise ValueError(f"{name}: {values}; expected low, high and, if wanted, log; and 0 < low < high.")
 
 def grid(space)->list:
     "Every combination, as dicts."

@@ -277,3 +277,4 @@ def read(
     report = Report.of(counts, BUNDLED if public else str(folder), reading.notes(), reading.remarks, public)
     digest = reading.files.fingerprint((asked(until, counts), 3))
     return assemble(reading.people, reading.encounters, reading.settled, report, digest)
+

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from ibis import _
 
+from .disclosure import CountedError
 from .events import CLINICAL, SPLITS, DataError, Events, Report, in_the_future, moment
 from .files import hidden, shape, shown
 from .sequences import tokenize
@@ -28,8 +29,8 @@ from .tiers import choose
 # %% ../nbs/44_tasks.ipynb #5e9910e1
 LABELS = {"subject_id": "int64", "prediction_time": "datetime64[us]", "boolean_value": "bool"}
 
-class TaskError(ValueError):
-    "Labels that nothing can be learnt or measured from. The message names the task, the split and the numbers."
+class TaskError(CountedError):
+    "Labels that nothing can be learnt or measured from. The sentence names the task and the split; `counts` has the numbers."
 
 @dataclass(frozen=True)
 class Task:
@@ -39,6 +40,7 @@ class Task:
     aside: dict = field(default_factory=dict)
     question: str = ""
     lookback: float | None = None    # days of history before the prediction time; None: all there is
+    counts: dict = field(default_factory=dict)   # what the question says of people: what was counted → how many
     inclusive: bool = False          # whether what happens at the very moment of the question is known, as the MEDS label standard has it
 
     def __len__(self): return len(self.labels)
@@ -70,8 +72,8 @@ class Task:
         _beware_of_length(self, cohort)
         for split in SPLITS:
             y = self.y[cohort.sequences.subject_id[cohort.rows(split)]]
-            found = "no label at all" if not len(y) else f"all {len(y)} labels {bool(y[0])}" if y.all() or not y.any() else f"{int(y.sum())} of {len(y)} labels true" if y.sum() < positives and split != "valid" else None
-            if found: raise TaskError(f"{self.name}: {found} among the {split} patients; expected both answers, and at least {positives} true ones. Take a longer horizon, another date or a larger cohort.")
+            found = "no label at all" if not len(y) else f"all labels {bool(y[0])}" if y.all() or not y.any() else "too few labels true" if y.sum() < positives and split != "valid" else None
+            if found: raise TaskError(f"{self.name}: {found} among the {split} patients; expected both answers, and at least {positives} true ones. Take a longer horizon, another date or a larger cohort", {"labels": len(y), "true": y.sum()})
         empty = len(self) - len(cohort.rows())
         return replace(self, aside=self.aside | {"without a known code in the history": empty}) if empty else self
 
@@ -170,12 +172,13 @@ def label(
     reasons = [("watched for less than the horizon", cut), *reversed(list(refuse)), ("without a history", ~(a["first"] < t)), ("after the end of the watch", (t >= a["end"]) & ~(a["death"] <= t)), ("after death", a["death"] <= t), ("before birth", t < a["birth"])]
     for reason, mask in reasons: why[mask.to_numpy()] = reason
     kept = why == ""
-    if not kept.any(): raise TaskError(f"{name}: no label is left of {len(a)} moments; set aside: {', '.join(f'{r} ({n:,})' for r, n in why.value_counts().items())}.")
+    if not kept.any(): raise TaskError(f"{name}: no label is left; all moments are set aside", {"moments": len(a), **why.value_counts().to_dict()})
     out = pd.DataFrame({"subject_id": a["subject_id"], "prediction_time": t, "boolean_value": seen & (days <= horizon) if horizon else seen})
     if not horizon: out["float_value"] = days
     aside = {r: int((why == r).sum()) for r, _m in reversed(reasons)}
     early = int((kept & died & ~seen & (watched < (horizon or 0))).sum())
-    return Task(name, out[kept].reset_index(drop=True), {r: n for r, n in aside.items() if n}, question + (f" Who dies before the end of the horizon without it is false ({early:,})." if early else ""))
+    return Task(name, out[kept].reset_index(drop=True), {r: n for r, n in aside.items() if n}, question + (" Who dies before the end of the horizon without it is false." if early else ""),
+                counts={"false because of death": early} if early else {})
 
 def first_time(events, codes)->pd.Series:
     "The first time of any of the codes, by subject. `codes`: one, a list, or a compiled pattern for descriptions. Raises `ValueError` for a code that nobody has."

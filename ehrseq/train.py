@@ -225,7 +225,7 @@ class Watch:
         self.saved = self.start, self.step
         if folder:
             write_atomic(Path(folder) / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
-            self.file = open(Path(folder) / "metrics.jsonl", "a")
+            self.file = open(Path(folder) / "metrics.jsonl", "a", encoding="utf-8")
             if tensorboard: self.board = _board(Path(folder) / "tensorboard", self.step)
         self.bar = tqdm(total=self.steps, initial=self.step, desc="training", unit="step", ascii=" ▏▎▍▌▋▊▉█", mininterval=0.5 if sys.stdout.isatty() else 5.0, file=sys.stdout, disable=not progress, ncols=88,
                         bar_format="{desc} {percentage:3.0f}% |{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]")

@@ -8,7 +8,6 @@ __all__ = ['Desk', 'as_html', 'button', 'on_change', 'View', 'MapView', 'Patient
 
 # %% ../nbs/52_widgets.ipynb #eb96bc5d
 import base64
-import html
 from functools import cached_property
 
 import ipywidgets as W
@@ -20,6 +19,7 @@ from . import inspect, plots
 from .attribution import History, attribution, methods_of, sanity_check
 from .batch import collate, recent_windows
 from .disclosure import small, threshold
+from .markup import fill, joined, table
 from .page import Plot
 from .phenotypes import characterise, lifetimes
 from .tuned import open_tuned
@@ -146,7 +146,7 @@ class Desk:
 
     def exported(self, table)->tuple:
         "What of `contrast` may be passed on, without the codes that few have, or all but few, inside or outside; and a sentence on what is not."
-        least, inside, everybody = threshold(self.cohort.info["source"]), len(self.group), len(self.ids)
+        least, inside, everybody = threshold(self.cohort.report.public), len(self.group), len(self.ids)
         few = np.any([small((table[c] * n).round(), least, of=n) for c, n in (("inside", inside), ("outside", everybody - inside))], axis=0) | small(inside, least, of=everybody)
         return table[~few], f" (without {few.sum():,} that tell of fewer than {least} patients)" * bool(few.sum())
 
@@ -174,7 +174,7 @@ class Desk:
         return text + (f" Group: {len(self.group):,} of {len(self.ids):,} patients." if self.group else "")
 
 # %% ../nbs/52_widgets.ipynb #38f4d590
-def as_html(frame, digits=3): return frame.to_html(index=False, border=0, float_format=lambda v: f"{v:.{digits}f}", escape=True)
+def as_html(frame, digits=3): return table(frame, {c: f"{{:.{digits}f}}" for c in frame.select_dtypes("floating")}, index=False)
 
 def button(text, tip, press):
     b = W.Button(description=text, tooltip=tip, layout=W.Layout(width="auto"))
@@ -217,7 +217,8 @@ class MapView(View):
         same = self.drawn == (self.colour, self.desk.map.method)
         self.fig.patch(self._figure(), range(4)) if same else self.fig.show(self._figure())
         legend = plots.colours_of(self.desk.frame[self.colour])[1] or {}
-        self.legend.value = "<div class=legend>" + "".join(f"<span><i style='background:{c}'></i>{html.escape(name)} ({n:,})</span>" for name, (c, n) in legend.items()) + "</div>"
+        said = (fill("<span><i style='background:{}'></i>{} ({:,})</span>", c, name, n) for name, (c, n) in legend.items())
+        self.legend.value = fill("<div class=legend>{}</div>", joined(said))
 
 # %% ../nbs/52_widgets.ipynb #f1b223c4
 class PatientView(View):
@@ -275,10 +276,10 @@ class WhatIfView(View):
         h, was = self.desk.history(), self.code.value
         self.code.options = [(f"{i + 1}. visit {r.visit}, {r.kind}: {r.name}"[:90], i) for i, r in enumerate(h.itertuples())]
         self.code.value = was if was is not None and was < len(h) else 0
-        try: told = f"<p>What the model expects ({self.desk.run.config.get('objective')}), before and after:</p>" + as_html(self.desk.before_and_after().head(10))
-        except ValueError as why: told = f"<p>{html.escape(str(why))}</p>"
-        risks = "<p>What it was tuned to answer, were it asked now:</p>" + as_html(self.desk.risks()) if self.desk.tuned else ""
-        self.answer.value = risks + told
+        try: told = fill("<p>What the model expects ({}), before and after:</p>{}", self.desk.run.config.get("objective"), as_html(self.desk.before_and_after().head(10)))
+        except ValueError as why: told = fill("<p>{}</p>", why)
+        risks = fill("<p>What it was tuned to answer, were it asked now:</p>{}", as_html(self.desk.risks())) if self.desk.tuned else ""
+        self.answer.value = joined([risks, told])
 
 # %% ../nbs/52_widgets.ipynb #aa922194
 class AttentionView(View):
@@ -289,7 +290,7 @@ class AttentionView(View):
         self.sane = W.HTML("<p>Attention is where a layer looked, not what mattered. Compare the ways; compare with random weights.</p>")
         parts = [self.strip, W.HBox([self.check, self.sane])]
         try: weights = self.desk.attention()
-        except ValueError as why: self.grid = None; parts.append(W.HTML(f"<p>{html.escape(str(why))}</p>"))
+        except ValueError as why: self.grid = None; parts.append(W.HTML(fill("<p>{}</p>", why)))
         else:
             self.layer, self.head = (on_change(W.IntSlider(description=name, min=0, max=weights.shape[i] - 1), lambda _: self.act(lambda: None)) for i, name in enumerate(("layer", "head")))
             self.every = on_change(W.ToggleButton(description="all heads", tooltip="every head of every layer, or one", layout=W.Layout(width="110px")), lambda _: self.act(lambda: None))
@@ -304,7 +305,8 @@ class AttentionView(View):
 
     def _check(self):
         s = sanity_check(self.desk.encoder, self.desk.window)
-        self.sane.value = "<p>Rank correlation with the same encoder on random weights. Near 1: the picture says nothing of what was learnt.</p>" + as_html(s.rename("correlation").rename_axis("way").reset_index(), 2)
+        self.sane.value = fill("<p>Rank correlation with the same encoder on random weights. Near 1: the picture says nothing of what was learnt.</p>{}",
+                               as_html(s.rename("correlation").rename_axis("way").reset_index(), 2))
 
     def draw(self):
         self.strip.show(plots.token_strip(self.desk.tokens()))
@@ -323,5 +325,7 @@ class GroupView(View):
         t, f = d.contrast(), d.frame.iloc[d.group]
         kept, why = d.exported(t)
         data = base64.b64encode(kept.to_csv(index=False).encode()).decode()
-        self.text.value = f"<p>{len(f):,} of {len(d.ids):,} patients; age {f['age'].median():.0f} ({f['age'].quantile(0.25):.0f}–{f['age'].quantile(0.75):.0f}), {(f['sex'] == 'M').mean():.0%} men, {(f['died'] == 'yes').mean():.0%} died. <a download=group.csv href='data:text/csv;base64,{data}'>{len(kept):,} codes as CSV</a>{why}</p>"
+        ages = [f["age"].quantile(q) for q in (0.5, 0.25, 0.75)]
+        who = fill("{:,} of {:,} patients; age {:.0f} ({:.0f}–{:.0f}), {:.0%} men, {:.0%} died.", len(f), len(d.ids), *ages, (f["sex"] == "M").mean(), (f["died"] == "yes").mean())
+        self.text.value = fill("<p>{} <a download=group.csv href='data:text/csv;base64,{}'>{:,} codes as CSV</a>{}</p>", who, data, len(kept), why)
         self.codes.show(plots.contrast(t)); self.lives.show(plots.kaplan_meier(d.lifetimes(), "Lifetimes", unit=1))
