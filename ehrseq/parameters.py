@@ -19,7 +19,7 @@ from typing import Any
 from .tiers import choose
 
 # %% ../nbs/59_parameters.ipynb #7329c493
-WORDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "None": "null", "space": "parameters, each with a list of values or {low, high, log}"}
+WORDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "None": "null", "space": "parameters, each with a list of values or {low, high, log}", "options": "a mapping of names to values"}
 SEVERAL = {"str": "texts", "int": "whole numbers", "float": "numbers"}
 
 def kinds_of(annotation: str | type) -> tuple[str, ...]:
@@ -99,12 +99,19 @@ def _value(node: Any, name: str, annotation: str | type, where: str, inner: Mapp
         found = () if plain and node.value in NULL else _scalar(node.value, tuple(k for k in kept if k != "None" or "str" not in kinds))
         if found: return found[0]
         raise _refused(at, name, repr(node.value) if node.value or not plain else "nothing", annotation)
-    many = next((k for k in kinds if k.startswith("list" if node.id == "sequence" else ("dict", "space"))), None)
+    many = next((k for k in kinds if k.startswith("list" if node.id == "sequence" else ("dict", "space", "options"))), None)
+    if many == "options": return {k: _as_written(v) for k, v in _pairs(node, where).items()}
     if many is None: raise _refused(at, name, "a list" if node.id == "sequence" else "a mapping", annotation)
     item = many.partition(" of ")[2]
     if node.id == "sequence": return [_value(child, name, item, where, inner) for child in node.value]
     pairs = _pairs(node, where)
     return _space(pairs, where, inner) if many == "space" else {k: _value(v, f"{name}: {k}", item, where, inner) for k, v in pairs.items()}
+
+def _as_written(node: Any) -> Any:
+    "A value of any kind; whatever is no list and no mapping stays a text."
+    if node.id == "sequence": return [_as_written(child) for child in node.value]
+    if node.id == "mapping": return {key: _as_written(value) for key, value in _pairs(node, "").items()}
+    return node.value
 
 def _pairs(node: Any, where: str) -> dict:
     "Name → node, of a mapping. Raises `ValueError` for a name that is none, or that comes twice."
@@ -135,7 +142,7 @@ def from_text(
 ) -> Any:
     "The value of a parameter from the command line. Raises `ValueError` that names it."
     kinds = kinds_of(annotation)
-    several = any(k.startswith(("list", "dict", "space")) for k in kinds)
+    several = any(k.startswith(("list", "dict", "space", "options")) for k in kinds)
     if several and "str" in kinds: return _list_or_text(name, text)
     if several: return _nothing(composed(text, f"-p {name}"), name, annotation) or _value(composed(text, f"-p {name}"), name, annotation, f"-p {name}", inner)
     found = _scalar(text, tuple(k for k in kinds if k != "None" or "str" not in kinds))
@@ -189,4 +196,4 @@ def _fits(value: Any, kind: str) -> bool:
     if outer == "dict": return isinstance(value, dict) and all(isinstance(k, str) and _fits(v, inner) for k, v in value.items())
     number = isinstance(value, Real) and not isinstance(value, bool)
     return {"str": isinstance(value, str), "int": isinstance(value, Integral) and number, "float": number and math.isfinite(value),
-            "bool": isinstance(value, bool), "None": value is None, "space": isinstance(value, dict)}[kind]
+            "bool": isinstance(value, bool), "None": value is None, "space": isinstance(value, dict), "options": isinstance(value, dict)}[kind]
