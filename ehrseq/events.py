@@ -33,7 +33,6 @@ from ibis import _
 
 from .files import DataError, nearest, shape, shown
 from .markup import fill, joined, table
-from .tiers import choose
 
 # %% ../nbs/01_events.ipynb #f69977c8
 CLINICAL = ("condition", "medication", "procedure", "observation", "immunization", "allergy", "careplan", "device")
@@ -199,7 +198,7 @@ def from_pandas(
     until_ = last_moment(until, rows.groupby("subject_id")["time"].min())
     rows["numeric_value"], lost = _numbers(rows["numeric_value"], source)
     digest = hashlib.sha256(pd.util.hash_pandas_object(rows.astype(str), index=False).values.tobytes())
-    rows, subjects = _numbered(rows)
+    rows, subjects = _numbered(rows, source)
     why = _aside(rows, until_)
     report = Report(_counts(why, source), source, remarks=tuple([Remark(source, NOT_FINITE, lost)] * bool(lost)))
     digest.update(repr(asked(until, report.frame)).encode())
@@ -208,9 +207,10 @@ def from_pandas(
 # %% ../nbs/01_events.ipynb #983736da
 NOT_FINITE = "numbers that are infinite or too large: left out"
 
-def _numbered(rows):
+def _numbered(rows, source):
     "Rows with the dense ranks of subjects and of visits (a visit number may be a patient's own); and the subjects."
-    ids = {s: i for i, s in enumerate(sorted(rows["subject_id"].unique()))}
+    try: ids = {s: i for i, s in enumerate(sorted(rows["subject_id"].unique()))}
+    except TypeError: raise DataError(f"{source}: column 'subject_id': found ids of several types; expected all numbers or all texts.") from None
     subjects = pd.DataFrame({"subject_id": range(len(ids)), "source_id": [str(s) for s in ids]})
     rows = rows.assign(subject_id=rows["subject_id"].map(ids))
     there = rows["visit_id"].notna()
@@ -262,9 +262,11 @@ def _check_columns(frame, source):
                             f"{nearest(name, set(map(str, frame.columns)) - set(needed)) if set(needed) & set(frame) else ''}")
         if name != "time" and frame[name].isna().any():
             raise DataError(f"{source}: column {name!r}, row {frame[name].isna().idxmax()}: empty; expected a value.")
-    for kind in frame["kind"].unique():
-        try: choose(kind, dict.fromkeys(KINDS), "kind")
-        except ValueError as e: raise DataError(f"{source}: column 'kind': {e}") from None
+    odd = ~frame["kind"].isin(KINDS)
+    if odd.any():
+        kind = str(frame["kind"][odd].iloc[0])
+        raise DataError(f"{source}: column 'kind', row {odd.idxmax()}: found {shape(kind)}; expected one of {', '.join(KINDS)}."
+                        f"{nearest(kind, KINDS)}")
     if not len(frame): raise DataError(f"{source}: no rows; expected at least one event.")
 
 def _times(column, source):

@@ -129,9 +129,10 @@ def table_files(
     if whole: return whole
     return _in_order(folder, name, {p: n for p, n in found.items() if p.is_file()})
 
-def named(paths: Sequence[Path]) -> str:
-    "What a report calls the files of a table."
-    return paths[0].name if len(paths) == 1 else f"{paths[0].name} … {paths[-1].name}"
+def named(folder: Path | str, paths: Sequence[Path]) -> str:
+    "What a report calls the files of a table in a folder."
+    names = [str(p.relative_to(folder)) for p in (paths[0], paths[-1])]
+    return " … ".join(dict.fromkeys(names))
 
 def _parts(folder, ending):
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not hidden(p, folder))

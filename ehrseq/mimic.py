@@ -167,7 +167,7 @@ def read(
     tables = (tables,) if isinstance(tables, str) else tuple(tables)
     paths = find(folder, tables)
     files, scans, con = Snapshot(sum(paths.values(), [])), Scans(paths, ","), engine()
-    label = {name: named(of) for name, of in paths.items()}
+    label = {name: named(_home(folder), of) for name, of in paths.items()}
     people, encounters, counts, remarks = _people_and_stays(con, scans, until, label)
     settled = []
     bar = tqdm(tables, desc="reading", unit="table", disable=not progress, ascii=True, leave=False)

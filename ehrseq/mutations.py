@@ -293,8 +293,8 @@ enter("fatal",
       no_header=lambda file, rng: replace(file, header=file.rows[0], rows=file.rows[1:]) if file.rows else replace(file, header=[]),
       title_line=lambda file, rng: damaged(file, lambda content: f"Patients of Dr {SECRET}, 2024\n".encode() + content),
       separator_line=lambda file, rng: damaged(file, lambda content: b"sep=,\n" + content),                  # Excel writes it
-      other_delimiter=lambda file, rng: replace(file, delimiter=rng.choice(";\t|")),
-      folder_of_parts=lambda file, rng: replace(file, name=f"{file.name}/part-00000.csv"))  # Spark writes it
+      other_delimiter=lambda file, rng: replace(file, delimiter=rng.choice(";\t|")))
+enter("harmless", folder_of_parts=lambda file, rng: replace(file, name=f"{file.name}/part-00000.csv"))  # Spark writes it
 
 # %% ../nbs/94_mutations.ipynb #54cbda45
 @of_export("counted")

@@ -221,7 +221,7 @@ def _is_text(source, name):
     if not isinstance(where, list): return False
     parquet = [p for p in where if p.suffix.lower() == ".parquet"]
     if parquet and len(parquet) < len(where):
-        raise DataError(f"{source.name}: the table {name} is in {named(where)}, some CSV and some parquet; expected one of the two.")
+        raise DataError(f"{source.name}: the table {name} is in {named(source.name, where)}, some CSV and some parquet; expected one of the two.")
     return not parquet
 
 def _picked(source, scans, name, required, optional):

@@ -146,12 +146,11 @@ def open_cohort(folder: Path | str) -> "Cohort":
     people, index = pd.read_parquet(folder / "subjects.parquet"), _map_ipc(folder / "patients.arrow")
     offsets = np.append(index["offset"], index["end"][-1:])
     info = read_json(folder / "cohort.json")
-    remarks = tuple(Remark(*r) for r in info["remarks"])
+    remarks = tuple(Remark(*r) for r in info.pop("remarks"))   # they are counts, and `info` goes into a run's config.json
     report = Report(pd.read_parquet(folder / "reading.parquet"), info["source"], tuple(info["notes"]), remarks, info["public"])
     sequences = Sequences(**_map_ipc(folder / "tokens.arrow"), offsets=offsets, subject_id=index["subject_id"])
     conditions = pd.read_parquet(folder / "conditions.parquet")
     return Cohort(folder, vocabs.load(folder / "vocab.json"), sequences, people, conditions, info, report)
-
 
 # %% ../nbs/07_sequences.ipynb #fcf18f28
 def tokenize(

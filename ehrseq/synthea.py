@@ -113,7 +113,7 @@ class Text:
             rejected, quotes = rejected + n, quotes or bool(quoted)
         rows = lines if lines == parsed + rejected and not quotes else sum(map(records, self.paths))
         if rows < parsed:
-            raise DataError(f"{named(self.paths)}: {rows} records by a second count, but {parsed} were read; look for unusual quotes or line ends.")
+            raise DataError(f"{self.paths[0]}: {rows} records by a second count, but {parsed} were read; look for unusual quotes or line ends.")
         return rows, rows - parsed
 
 def records(path: Path) -> int:
@@ -206,11 +206,13 @@ def refused(texts: dict[str, Text]):
 class _Reading:
     "What has been read of an export so far."
     def __init__(self, folder, until):
-        self.folder, self.until, self.paths = folder, until, find(folder)
+        self.folder, self.until, self.paths = Path(folder), until, find(folder)
         self.files, self.scans = Snapshot(sum(self.paths.values(), [])), Scans(self.paths, ",")
         self.con, self.counts, self.texts, self.settled, self.remarks = engine(), {}, {}, [], []
         self.people: People | None = None
         self.encounters = None
+
+    def named(self, text) -> str: return named(self.folder, text.paths)
 
     def read(self, names: list[str]) -> None:
         "The tables of one batch."
@@ -228,7 +230,7 @@ class _Reading:
         if everyone.pop("unreadable").any(): refuse(text.table, text.paths, "patients")
         self.people = number_people(everyone, self.until)
         self.counts["patients"] = self.people.counts
-        self.remarks += self.people.remarks(named(text.paths))
+        self.remarks += self.people.remarks(self.named(text))
         if not len(self.people):
             self.row("patients")
             raise DataError(f"{text.paths[0]}: no patient with an id and a birth date{self._before()}; expected at least one.")
@@ -238,20 +240,20 @@ class _Reading:
     def _encounters(self, text):
         self.encounters = settle_visits(visits(text.table), self.people)
         self.counts["encounters"] = by_reason(self.encounters)
-        self.remarks += visit_remarks(self.encounters, named(text.paths))
+        self.remarks += visit_remarks(self.encounters, self.named(text))
 
     def _clinical(self, texts):
         rows = ibis.union(*(clinical(text.table, name) for name, text in texts.items()))
         settled = settle(rows, self.people, self.encounters)
         self.settled.append(settled)
         self.counts |= {name: settled.counts.get(name, {}) for name in texts}
-        self.remarks += settle_remarks(settled, {name: named(text.paths) for name, text in texts.items()})
+        self.remarks += settle_remarks(settled, {name: self.named(text) for name, text in texts.items()})
 
     def row(self, name: str) -> dict:
         "The table's row of the report: every record is accounted for."
         text, parsed = self.texts[name], sum(self.counts[name].values())
         rows, ragged = text.size(self.scans.lines(name), parsed)
-        out = counted(named(text.paths), self.counts[name], ragged, text.paths[0], self.until)
+        out = counted(self.named(text), self.counts[name], ragged, text.paths[0], self.until)
         if out["rows"] != rows: raise AssertionError(f"{text.paths[0]}: {rows} rows, but {out['rows']} accounted for")
         return out
 
@@ -277,4 +279,3 @@ def read(
     report = Report.of(counts, BUNDLED if public else str(folder), reading.notes(), reading.remarks, public)
     digest = reading.files.fingerprint((asked(until, counts), 3))
     return assemble(reading.people, reading.encounters, reading.settled, report, digest)
-
