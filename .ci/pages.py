@@ -48,11 +48,13 @@ def export(home, planted):
 
 def downloaded(run, to, planted):
     "A run as somebody else might publish it, with commands in its configuration and vocabulary."
+    from ehrseq.folders import seal
     shutil.copytree(run, to)
     config, vocab = (json.loads((to / n).read_text(encoding="utf-8")) for n in ("config.json", "vocab.json"))
     config |= {"tier": planted("tier in config.json"), "data": config["data"] | {"source": planted("source in config.json")}}
     vocab["descriptions"][:20] = [planted("description in vocab.json") for _ in range(20)]
     for name, value in (("config.json", config), ("vocab.json", vocab)): (to / name).write_text(json.dumps(value), encoding="utf-8")
+    seal(to, ["config.json", "vocab.json"])                   # whoever writes the files writes their checksums
     return to
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DAY', 'ISO', 'MOST_RATIO', 'FREE', 'DataError', 'stem', 'shape', 'shown', 'nearest', 'engine_path', 'read_parquet',
-           'read_csv', 'write_parquet', 'attach', 'hidden', 'table_files', 'named', 'opened', 'scan', 'Scans', 'header',
-           'line_of', 'check_values', 'Snapshot']
+           'read_csv', 'parquet_schema', 'write_parquet', 'attach', 'tables_of', 'hidden', 'table_files', 'named',
+           'opened', 'scan', 'Scans', 'header', 'line_of', 'check_values', 'Snapshot']
 
 # %% ../nbs/00_files.ipynb #1b67d78e
 import codecs
@@ -87,6 +87,14 @@ def read_csv(
         engine_path(path), columns=dict.fromkeys(names, "VARCHAR"), header=True, auto_detect=False,
         delim=delimiter, quote=quote, escape=quote, hive_partitioning=False, **options)
 
+def parquet_schema(path: Path | str):
+    "The schema of a parquet file. Raises `DataError` for one that is none."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    try: return pq.read_schema(path)
+    except (OSError, pa.ArrowException) as e:
+        raise DataError(f"{path}: cannot be read as parquet ({type(e).__name__}); expected a parquet file.") from None
+
 def write_parquet(table: ibis.Table, path: Path) -> None:
     "Write a table of the engine as a parquet file."
     text = str(Path(path).resolve()).replace("'", "''")
@@ -99,6 +107,25 @@ def attach(con: ibis.BaseBackend, path: Path, name: str) -> None:
     text = str(Path(path).resolve()).replace("'", "''")
     if "\\" in text: raise DataError(f"{path}: found a backslash, which the engine cannot open; rename it.")
     con.con.execute(f"ATTACH '{text}' AS {name} (READ_ONLY)")
+
+# %% ../nbs/00_files.ipynb #72a6a591
+def tables_of(source: Path | str, what: str) -> tuple:
+    """The parquet file, or all in a folder, as one pandas table; and the marks that this library set on them (metadata that
+    begins with "ehrseq"). `what` is expected, in an error. Raises `DataError`."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    path = Path(source).expanduser()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*.parquet") if not hidden(p, path))
+    if not files: raise DataError(f"{source}: no parquet file; expected {what}.")
+    try: tables = [pq.ParquetFile(p).read() for p in files]
+    except (OSError, ValueError, pa.ArrowException) as e:
+        raise DataError(f"{source}: cannot be read as parquet ({type(e).__name__}); expected {what}.") from None
+    metadata = [t.schema.metadata or {} for t in tables]
+    marks = [{k.decode(): v.decode() for k, v in m.items() if k.startswith(b"ehrseq")} for m in metadata]
+    if any(m != marks[0] for m in marks):
+        raise DataError(f"{source}: some files were written by ehrseq and some were not; expected {what}, of one kind.")
+    return pd.concat([t.to_pandas() for t in tables], ignore_index=True), marks[0]
 
 # %% ../nbs/00_files.ipynb #f7efb89c
 def hidden(path: Path, folder: Path) -> bool:

@@ -16,8 +16,11 @@ import pandas as pd
 from ibis import _
 from tqdm.std import tqdm
 
-from .events import (SHIFTED, Events, People, Report, asked, assemble, by_reason, computed, counted, engine, number_people,
-                           settle, settle_remarks, settle_visits, visit_remarks)
+from .accounting import (
+    People, assemble, by_reason, computed, counted, engine, number_people, settle, settle_remarks,
+    settle_visits, visit_remarks)
+from .events import Events, Report
+from .moments import SHIFTED, asked
 from .files import (DAY, DataError, Scans, Snapshot, check_values, header, named, nearest, read_csv, shown,
                           table_files)
 

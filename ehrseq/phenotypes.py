@@ -16,7 +16,7 @@ from tqdm.std import tqdm
 
 from .batch import Loader
 from .disclosure import CountedError
-from .events import in_the_future
+from .moments import in_the_future
 from .metrics import binary_scores, blocks, disease_groups, jackknife, ratio
 from .tiers import choose
 from .vocab import FIRST_CODE

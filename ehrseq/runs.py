@@ -6,6 +6,7 @@
 __all__ = ['PUBLIC', 'ORDINARY', 'read_scores', 'Run', 'finished', 'publish']
 
 # %% ../nbs/57_runs.ipynb #5cd698fd
+import json
 import re
 import tempfile
 from dataclasses import replace
@@ -186,7 +187,7 @@ def _copy(run, to, address, vocab):
     shown = replace(vocab, counts=kept, seen=sum(kept) if 0 in kept else vocab.seen)
     vocabs.save(shown, to / "vocab.json", ORDINARY)
     write_json(to / "metrics.json", {k: v for k, v in scores.items() if not small(v["n"] if isinstance(v, dict) else v if k.startswith("data.patients.") else 0, least)}, ORDINARY)
-    write_atomic(to / "README.md", (run / "README.md").read_text().replace("this/folder", address), ORDINARY)
+    write_atomic(to / "README.md", (run / "README.md").read_text(encoding="utf-8").replace('"this/folder"', json.dumps(address)), ORDINARY)
     config["data"]["source"] = Path(config["data"]["source"]).name
     write_json(to / "config.json", config, ORDINARY)   # last, as where it was saved
     seal(to, [name for name in PUBLIC if name not in ("README.md", SUMS)], ORDINARY)

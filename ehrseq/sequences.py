@@ -25,7 +25,8 @@ from ibis import _
 from tqdm.std import tqdm
 
 from . import vocab as vocabs
-from .events import CLINICAL, KINDS, SPLITS, DataError, Events, Remark, Report, engine
+from .accounting import engine
+from .events import CLINICAL, KINDS, SPLITS, DataError, Events, Remark, Report
 from .files import read_parquet, write_parquet
 from .folders import SUMS, DamagedError, check_seal, checksums, private_files, private_folder, read_json, seal, write_json
 from .tiers import choose
@@ -309,7 +310,6 @@ def _write_cohort(folder, events, kinds, people, vocab, vocab_size, quantiles, k
     write_json(folder / "cohort.json", {
         "source": report.source, "public": report.public, "kinds": kinds, "fingerprint": key, "events": events.fingerprint,
         "unknown_rate": rate, "notes": report.notes, "remarks": [list(r) for r in report.remarks]})
-
 
 # %% ../nbs/07_sequences.ipynb #45cd5cab
 def _flat(table, people)->dict:

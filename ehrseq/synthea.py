@@ -20,8 +20,11 @@ import pandas as pd
 from ibis import _
 from tqdm.std import tqdm
 
-from .events import (BUNDLED, LARGEST, SHIFTED, Events, People, Report, asked, assemble, by_reason, counted, engine, number_people, settle,
-                           settle_remarks, settle_visits, visit_remarks)
+from ehrseq.accounting import (
+    People, assemble, by_reason, counted, engine, number_people, settle, settle_remarks, settle_visits,
+    visit_remarks)
+from .events import BUNDLED, LARGEST, Events, Report
+from .moments import SHIFTED, asked
 from .files import (ISO, DataError, Scans, Snapshot, check_values, named, nearest, opened, read_csv, shown, stem,
                           table_files)
 
@@ -156,7 +159,6 @@ def visits(raw):
     "Encounters as `settle_visits` takes them."
     return raw.select(encounter="ID", source_id="PATIENT", time=_.START.try_cast("timestamp(6)"), stop=_.STOP.try_cast("timestamp(6)"), description="DESCRIPTION", code="SNOMED//" + _.CODE,
                       coded=_.CODE.notnull(), certificate=(_.CODE == DEATH_CERTIFICATES[0]).fill_null(False), unreadable=unreadable("encounters"), **{"class": "CLASS"})
-
 
 # %% ../nbs/02_synthea.ipynb #cb3523e9
 SYSTEMS = {"HTTP://SNOMED.INFO/SCT": "SNOMED", "SNOMED-CT": "SNOMED", "HTTP://WWW.NLM.NIH.GOV/RESEARCH/UMLS/RXNORM": "RXNORM",

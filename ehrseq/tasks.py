@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LABELS', 'LADDERS', 'STAYS', 'MARK', 'STRICT', 'TaskError', 'Task', 'histories', 'timeline', 'moments', 'label',
-           'first_time', 'onset', 'progression', 'readmission', 'mortality', 'high_use', 'make_task', 'most_incident',
-           'read_labels', 'write_labels']
+           'first_time', 'onset', 'progression', 'readmission', 'mortality', 'high_use', 'make_task', 'read_labels',
+           'write_labels']
 
 # %% ../nbs/44_tasks.ipynb #ec8297e7
 import hashlib
@@ -21,8 +21,9 @@ import pandas as pd
 from ibis import _
 
 from .disclosure import CountedError
-from .events import CLINICAL, SPLITS, DataError, Events, Report, in_the_future, moment
-from .files import hidden, shape, shown
+from .events import CLINICAL, SPLITS, DataError, Events, Report
+from .moments import in_the_future, moment, without_zone
+from .files import shape, shown, tables_of
 from .sequences import tokenize
 from .tiers import choose
 
@@ -96,7 +97,7 @@ def histories(events: Events, labels: pd.DataFrame, lookback: float | None = Non
     strange = ~labels["subject_id"].isin(people.index)
     if strange.any(): raise DataError(f"labels: column 'subject_id', row {int(np.argmax(strange))}: found a subject that is not there; expected one of the {len(people):,} subjects of {events.report.source}.")
     mine = labels[["subject_id", "prediction_time"]].reset_index(drop=True)
-    mine["prediction_time"] = _naive(mine["prediction_time"]) + pd.Timedelta(microseconds=int(inclusive))   # time has no finer grain
+    mine["prediction_time"] = without_zone(mine["prediction_time"]) + pd.Timedelta(microseconds=int(inclusive))   # time has no finer grain
     asked = ibis.memtable(pd.DataFrame({"label": mine.index.astype("int64"), "subject_id": mine["subject_id"], "prediction_time": mine["prediction_time"].astype("datetime64[us]")}),
                           schema={"label": "int64", "subject_id": "int64", "prediction_time": "timestamp(6)"})
     own = lambda t: t.join(asked, "subject_id").mutate(subject_id=_.label)
@@ -108,11 +109,6 @@ def histories(events: Events, labels: pd.DataFrame, lookback: float | None = Non
     counts = pd.DataFrame({"file": ["labels"], "rows": [len(mine)], "kept": [len(mine)]})
     report = Report(counts, f"histories in {events.report.source}", public=events.report.public)
     return Events(table, visits, events.codes, subjects, report, digest, events.files)
-
-def _naive(times) -> pd.Series:
-    "Times in UTC, without zone."
-    times = pd.to_datetime(pd.Series(times))
-    return (times.dt.tz_convert("UTC").dt.tz_localize(None) if times.dt.tz else times).astype("datetime64[us]")
 
 # %% ../nbs/44_tasks.ipynb #a115e644
 def timeline(events, followed="cohort")->pd.DataFrame:
@@ -139,7 +135,7 @@ def _end(line, followed):
 
 def moments(events, at, per_patient=1, seed=0)->pd.DataFrame:
     "subject_id and prediction_time. `at`: a date; a Series of dates by subject_id; or \"visits\": the starts of up to `per_patient` visits of each that have something before them. Raises `TaskError` if there is no such visit."
-    if isinstance(at, pd.Series): out = pd.DataFrame({"subject_id": at.index, "prediction_time": _naive(at.to_numpy())})
+    if isinstance(at, pd.Series): out = pd.DataFrame({"subject_id": at.index, "prediction_time": without_zone(at.to_numpy())})
     elif isinstance(at, str) and at == "visits":
         first = events.table.filter(_.time.notnull(), _.kind.isin(CLINICAL)).group_by("subject_id").aggregate(first=_.time.min())
         v = events.visits.select("subject_id", prediction_time="start").distinct().join(first, "subject_id").filter(_.prediction_time > _.first).join(events.subjects, "subject_id").select("subject_id", "source_id", "prediction_time").execute()
@@ -286,18 +282,6 @@ def _timed(task, horizon):
     if not horizon and "float_value" not in task.labels: raise TaskError(f"{task.name}: horizon 0 asks when, and these labels say only whether; expected a column 'float_value', days to the event or to the end of the watch.")
     return task
 
-def most_incident(events, at, horizon=365.0, top=10, fewest=30, pattern=r"\(disorder\)$", followed="cohort")->pd.DataFrame:
-    "code, description, and first occurrences within the horizon by split, of the conditions that begin most often among training patients; `fewest` among test patients at least."
-    line, at = timeline(events, followed), pd.Timestamp(moment(at, "at"))
-    known = line.index[(line["first"] < at) & (line["end"] > at) & ~(line["death"] <= at)]
-    first = events.table.filter(_.kind == "condition", _.time.notnull()).group_by("subject_id", "code").aggregate(time=_.time.min()).execute()
-    first = first[first["subject_id"].isin(known) & (first["time"] > at) & (first["time"] <= at + pd.Timedelta(days=horizon))]
-    split = events.splits()
-    t = pd.crosstab(first["code"], first["subject_id"].map(split)).reindex(columns=list(SPLITS), fill_value=0)
-    t = t.join(events.codes.execute().set_index("code")["description"])
-    t = t[t["description"].fillna("").str.contains(pattern) & (t["test"] >= fewest)]
-    return t.sort_values(["train", "test"], ascending=False, kind="stable").head(top).rename_axis("code").reset_index()[["code", "description", *SPLITS]]
-
 # %% ../nbs/44_tasks.ipynb #258feda9
 def read_labels(
     source: object, # a table in the MEDS label schema, or a parquet file or folder of such
@@ -308,13 +292,13 @@ def read_labels(
     """A task from labels. `write_labels` marks its files: in those, as without `events`, `subject_id` is the one here.
     Raises `DataError` by column."""
     where = name or (str(source) if isinstance(source, (str, Path)) else "labels")
-    frame, marks = (source, {}) if isinstance(source, pd.DataFrame) else _labels_in(source)
+    frame, marks = (source, {}) if isinstance(source, pd.DataFrame) else tables_of(source, "labels in the MEDS label schema")
     for column in LABELS:
         if column not in frame: raise DataError(f"{where}: column {column!r} is missing; found {shown(frame.columns, LABELS)}; expected the MEDS label schema: {', '.join(LABELS)}.")
         if frame[column].isna().any(): raise DataError(f"{where}: column {column!r}, row {int(np.argmax(frame[column].isna()))}: empty; expected a value.")
     odd = ~frame["boolean_value"].isin([True, False])
     if odd.any(): raise DataError(f"{where}: column 'boolean_value', row {int(np.argmax(odd))}: found {shape(frame['boolean_value'][odd].iloc[0])}; expected true or false.")
-    try: out = frame.assign(prediction_time=_naive(frame["prediction_time"])).astype(LABELS)
+    try: out = frame.assign(prediction_time=without_zone(frame["prediction_time"])).astype(LABELS)
     except (ValueError, TypeError) as e: raise DataError(f"{where}: {type(e).__name__}; expected the MEDS label schema: {', '.join(f'{k} {v}' for k, v in LABELS.items())}.") from None
     if events is not None and not marks: out["subject_id"] = _own_numbers(out["subject_id"], events, where)
     if marks.get(STRICT) == "yes": out["prediction_time"] += pd.Timedelta(microseconds=1)   # as it was before `standard`
@@ -324,19 +308,6 @@ def read_labels(
     return Task(Path(where).stem, out[columns].reset_index(drop=True), question=known, inclusive=inclusive)
 
 MARK, STRICT = {"ehrseq": "subject_id: of this library, not of the source"}, "ehrseq_strictly_before"
-
-def _labels_in(source) -> tuple:
-    "Labels of a parquet file, or of all in a folder, and how `write_labels` marked them."
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    path = Path(source).expanduser()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*.parquet") if not hidden(p, path))
-    if not files: raise DataError(f"{source}: no parquet file; expected labels in the MEDS label schema.")
-    try: frames, schemas = [pq.ParquetFile(p).read().to_pandas() for p in files], [pq.read_schema(p) for p in files]
-    except (OSError, ValueError, pa.ArrowException) as e: raise DataError(f"{source}: cannot be read as parquet ({type(e).__name__}); expected labels in the MEDS label schema.") from None
-    marks = [{k.decode(): v.decode() for k, v in (s.metadata or {}).items() if k.startswith(b"ehrseq")} for s in schemas]
-    if any(m != marks[0] for m in marks): raise DataError(f"{source}: some files were written by ehrseq and some were not; expected one or the other.")
-    return pd.concat(frames, ignore_index=True), marks[0]
 
 def _own_numbers(ids, events, where):
     people = events.subjects.execute()

@@ -325,7 +325,6 @@ class GroupView(View):
         t, f = d.contrast(), d.frame.iloc[d.group]
         kept, why = d.exported(t)
         data = base64.b64encode(kept.to_csv(index=False).encode()).decode()
-        ages = [f["age"].quantile(q) for q in (0.5, 0.25, 0.75)]
-        who = fill("{:,} of {:,} patients; age {:.0f} ({:.0f}–{:.0f}), {:.0%} men, {:.0%} died.", len(f), len(d.ids), *ages, (f["sex"] == "M").mean(), (f["died"] == "yes").mean())
+        who = fill("{:,} of {:,} patients; age {:.0f} ({:.0f}–{:.0f}), {:.0%} men, {:.0%} died.", len(f), len(d.ids), *f["age"].quantile([0.5, 0.25, 0.75]), (f["sex"] == "M").mean(), (f["died"] == "yes").mean())
         self.text.value = fill("<p>{} <a download=group.csv href='data:text/csv;base64,{}'>{:,} codes as CSV</a>{}</p>", who, data, len(kept), why)
         self.codes.show(plots.contrast(t)); self.lives.show(plots.kaplan_meier(d.lifetimes(), "Lifetimes", unit=1))
