@@ -247,7 +247,8 @@ def _column_names(path, first, delimiter=None):
     "Column names and delimiter, from the bytes of a first line."
     line = first.decode("utf-8-sig").partition("\r")[0]
     if not line.strip(): raise DataError(f"{path}: the file is empty; expected a line of column names.")
-    delimiter = delimiter or ("\t" if "\t" in line else ",")
+    tabs = line.strip().count("\t")
+    delimiter = delimiter or ("\t" if tabs and tabs >= line.count(",") else ",")
     names = line.strip("\r\n").split("\t") if delimiter == "\t" else next(csv.reader([line]))
     bare = [n.strip() for n in names]
     if "" in bare: raise DataError(f"{path}: line 1: column {bare.index('') + 1} has no name; expected names (is line 1 the header?).")
@@ -264,13 +265,15 @@ def header(path: Path) -> tuple[list[str], str]:
 # %% ../nbs/00_files.ipynb #fc802205
 def line_of(path: Path, value: str, *names: str) -> int | None:
     "The line of the first record with the value in the column of one of these names (in any case), or None."
-    delimiter = header(path)[1]
-    with opened(path, text=True) as stream:
-        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-        reader = csv.reader(stream, delimiter=delimiter, quoting=quoting)
-        head = [h.strip().upper() for h in next(reader)]
-        at = head.index(next(n.upper() for n in names if n.upper() in head))
-        return next((reader.line_num for row in reader if len(row) > at and row[at].strip() == value), None)
+    for delimiter in dict.fromkeys((header(path)[1], ",")):   # a tab may also stand after a name
+        with opened(path, text=True) as stream:
+            quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+            reader = csv.reader(stream, delimiter=delimiter, quoting=quoting)
+            head = [h.strip().upper() for h in next(reader)]
+            at = next((head.index(n.upper()) for n in names if n.upper() in head), None)
+            if at is None: continue
+            return next((reader.line_num for row in reader if len(row) > at and row[at].strip() == value), None)
+    return None
 
 def check_values(
     table: ibis.Table,

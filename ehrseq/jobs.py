@@ -69,6 +69,7 @@ def pretrain(
     t, g = find_tier(tier), find_target(target)
     cls = encoder_class(encoder, trust=True)                          # the caller names it, not a file
     check_objective(objective); choose(schedule, SCHEDULES, "schedule")
+    cohort.check_splits()
     if not g.is_here:
         raise ValueError(f"target {g.name!r} needs {g.device}, which torch does not find on this machine; target='auto' takes what is here.")
     if weights: make_objective(objective, cls(Config.from_tier(t)), weights=weights)   # raises for weights that do not fit

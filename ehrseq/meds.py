@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ibis import _
 from tqdm.std import tqdm
 
-from .accounting import DAMAGED, SPREADSHEET, People, aside, by_reason, counted, engine
+from .accounting import DAMAGED, SPREADSHEET, People, aside, counted, engine
 from .events import BIRTH, DEATH, KINDS, LARGEST, NOT_FINITE, SCHEMA, VISITS, Events, Remark, Report
 from .moments import SHIFTED, asked, last_moment
 from .files import DataError, Snapshot, hidden, parquet_schema, read_parquet, shape, shown
@@ -66,14 +66,20 @@ PARTS = {"condition": "DIAGNOSIS CONDITION ICD9CM ICD10CM ICD10 ICD9 ICDO3 PROBL
 KIND_OF = {part: kind for kind, parts in PARTS.items() for part in parts.split()}
 ADMISSIONS, DISCHARGE = ("HOSPITAL_ADMISSION", "VISIT", "ENCOUNTER"), "HOSPITAL_DISCHARGE"   # the first such code of a visit is its class; there it ends
 
-def _with_kind(table, kinds):
-    "With `kind`; births and deaths, whatever their code, with the code that MEDS reserves."
-    first = table.code.split("//")[0].upper()
-    births, deaths = ([p for p, k in kinds.items() if k == kind] for kind in ("birth", "death"))
-    named = ((first.isin([p for p, k in kinds.items() if k == kind]), kind) for kind in dict.fromkeys(kinds.values()))
-    kind = ibis.cases((table.time.isnull() & ~first.isin([*births, *deaths]), "demographic"), *named, else_="observation")
-    code = ibis.cases((_.kind == "birth", BIRTH), (_.kind == "death", DEATH), else_=_.code)
-    return table.mutate(kind=kind).mutate(code=code)
+def _meanings(codes: pd.DataFrame, kinds: dict) -> pd.DataFrame:
+    "Of each code (columns code, n): its kind, and the code itself; births and deaths have the code that MEDS reserves."
+    kind = codes["code"].str.split("//").str[0].str.upper().map(kinds).fillna("observation")
+    reserved = kind.map({"birth": BIRTH, "death": DEATH})
+    return codes.assign(kind=kind, becomes=reserved.fillna(codes["code"]))
+
+def _with_kind(table, codes):
+    "Rows with `kind`. `codes`: of `_meanings`."
+    mapping = ibis.memtable(codes[["code", "kind", "becomes"]], schema=dict.fromkeys(("code", "kind", "becomes"), "string"))
+    means = table.get_backend().create_table(ibis.util.gen_name("codes"), mapping, temp=True)
+    out = table.left_join(means, "code").drop("code_right")
+    undated = _.time.isnull() & ~_.kind.isin(["birth", "death"])
+    kind = ibis.ifelse(undated.fill_null(False), "demographic", ibis.coalesce(_.kind, "observation"))
+    return out.mutate(kind=kind, code=_.becomes).drop("becomes")
 
 # %% ../nbs/03_meds.ipynb #ff17adcc
 def read(
@@ -89,14 +95,14 @@ def read(
     snapshot = Snapshot([*paths, *about.values()], folder)
     with tqdm(total=3, desc="reading", unit="pass", disable=not progress, ascii=True, leave=False) as bar:
         bar.set_postfix_str("subjects")
-        raw = _rows(read_parquet(engine(), paths, union_by_name=True, filename=True), folder, kinds)
+        raw, codes = _rows(read_parquet(engine(), paths, union_by_name=True, filename=True), folder, kinds)
         people, remarks = _people(raw, folder, until, given_splits(folder, paths, about.get("subject_splits")), split_names(splits))
-        raw, back = _repaired(raw)
+        raw, back = _repaired(raw, codes)
         bar.update()
         bar.set_postfix_str("report")
         marked = _marked(raw, people)
-        counts = _counts(marked, folder, paths, until)
-        remarks += [*_number_remarks(marked), *back, *_code_remarks(raw, folder, kinds)]
+        counts, endless = _counts(marked, folder, paths, until)
+        remarks += [*endless, *back, *_code_remarks(raw, codes, folder, kinds)]
         report = Report.of(counts, str(folder), _notes(folder, people), remarks)
         bar.update()
         bar.set_postfix_str("visits")
@@ -133,7 +139,7 @@ def _ours(folder):
     except ValueError as e: raise DataError(str(e)) from None
 
 def _rows(table, folder, kinds):
-    "The files' rows with our columns, one to one; `endless` where a number is not finite."
+    "The files' rows with our columns, one to one (`endless` where a number is not finite); and the codes: code, n, kind."
     number = table.numeric_value.cast("float64") if "numeric_value" in table.columns else ibis.null("float64")
     endless = (number.abs() > LARGEST) & ~number.isnan() if "numeric_value" in table.columns else ibis.literal(False)
     finite = ibis.ifelse(number.abs() <= LARGEST, number, ibis.null("float64")).cast("float32")
@@ -142,7 +148,9 @@ def _rows(table, folder, kinds):
         raise DataError(f"{folder}: metadata/dataset.json says that ehrseq wrote it; expected columns 'kind' and 'visit_id'.")
     out = table.select("filename", source_id=table.subject_id.cast("int64"), time=table.time.cast("timestamp(6)"), code=table.code.cast("string").nullif(""),
                        numeric_value=finite, endless=endless.fill_null(False), visit_id=_visit_number(table, folder), **({"kind": table.kind} if ours else {}))
-    return out if ours else _with_kind(out, KIND_OF | kinds)
+    codes = out.group_by("code").aggregate(n=_.count()).execute().dropna(subset="code").astype({"n": "int64"})
+    codes = codes.assign(kind=None) if ours else _meanings(codes, KIND_OF | kinds)
+    return (out if ours else _with_kind(out, codes)), codes
 
 def _visit_number(table, folder):
     "Visit ids as whole numbers from 0 up, whatever they are: floats because some rows have none, or texts."
@@ -181,13 +189,14 @@ def _people(raw, folder, until, given, names) -> tuple:
 # %% ../nbs/03_meds.ipynb #d9523d60
 def _part(code): return code.split("//")[0].upper()
 
-def _repaired(raw) -> tuple:
+def _repaired(raw, codes) -> tuple:
     """Rows whose visit does not end before it begins. What such a visit dates between its discharge and its admission becomes
     known at the admission; else its diagnoses would be history when the patient arrives."""
-    if not raw.visit_id.type().is_integer(): return raw, []
-    edges = raw.filter(_.visit_id.notnull(), _part(_.code).isin([*ADMISSIONS, DISCHARGE]))
-    edges = edges.group_by(["source_id", "visit_id"]).aggregate(admitted=_.time.min(where=_part(_.code).isin(ADMISSIONS)),
-                                                               discharged=_.time.max(where=_part(_.code) == DISCHARGE))
+    part = codes["code"].str.split("//").str[0].str.upper()
+    comes, goes = (codes.loc[part.isin(parts), "code"].tolist() for parts in (ADMISSIONS, [DISCHARGE]))
+    if not comes or not goes: return raw, []
+    edges = raw.filter(_.code.isin(comes + goes), _.visit_id.notnull()).group_by(["source_id", "visit_id"])
+    edges = edges.aggregate(admitted=_.time.min(where=_.code.isin(comes)), discharged=_.time.max(where=_.code.isin(goes)))
     bad = edges.filter(_.discharged < _.admitted).execute()
     if not len(bad): return raw, []
     schema = {"source_id": "int64", "visit_id": "int64", "admitted": "timestamp(6)", "discharged": "timestamp(6)"}
@@ -216,20 +225,20 @@ def _codes(events, folder):
     described = read_parquet(events.get_backend(), [given]).filter(_.description.notnull())
     return described.group_by("code").aggregate(description=_.description.min())
 
-def _counts(marked, folder, paths, until):
-    "Rows of the report, a file each."
+def _counts(marked, folder, paths, until) -> tuple:
+    "Rows of the report, a file each; and a remark on numbers that are not finite."
     names = {str(p.resolve()): str(p.relative_to(folder)) for p in paths}
-    found = by_reason(marked, "filename")
-    return pd.DataFrame([counted(names[file], why, where=folder / names[file], until=until) for file, why in found.items()])
+    n = marked.group_by(["filename", "reason"]).aggregate(n=_.count(), lost=_.endless.sum()).execute()
+    rows = []
+    for file, of in n.groupby("filename"):
+        why = dict(zip(of["reason"].where(of["reason"].notna(), "kept"), of["n"].astype(int)))
+        rows.append(counted(names[file], why, where=folder / names[file], until=until))
+    lost = int(n.loc[n["reason"].isna(), "lost"].sum())
+    return pd.DataFrame(rows), [Remark("data", NOT_FINITE, lost)] if lost else []
 
-def _number_remarks(marked):
-    n = int(marked.filter(_.endless, _.reason.isnull()).count().execute())
-    return [Remark("data", NOT_FINITE, n)] if n else []
-
-def _code_remarks(raw, folder, kinds):
+def _code_remarks(raw, codes, folder, kinds):
     "Codes that were read as observations for want of a better word, and codes that look damaged."
-    codes = raw.group_by("code").aggregate(n=_.count(), kind=_.kind.min()).execute().dropna(subset="code")
-    if _ours(folder): _check_kinds(codes["kind"], folder)
+    if _ours(folder): _check_kinds(raw.select("kind").distinct().execute()["kind"], folder)
     damaged = int(codes.loc[codes["code"].str.contains(SPREADSHEET), "n"].sum())
     if damaged: warnings.warn(f"{folder}: {damaged:,} {DAMAGED}.", stacklevel=3)
     part = codes["code"].str.split("//").str[0]

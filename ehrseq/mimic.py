@@ -178,9 +178,9 @@ def read(
         bar.set_postfix_str(name)
         raw, n = clinical(con, scans, name, encounters)
         settled.append(settle(raw, people, encounters))
-        remarks += settle_remarks(settled[-1], label)
         counts.append(counted(label[name], settled[-1].counts.get(name, {}), where=paths[name][0], until=until))
         if counts[-1]["rows"] != n: raise AssertionError(f"{paths[name][0]}: {n} rows, but {counts[-1]}")
+    remarks += settle_remarks(settled, label) if settled else []
     report = Report.of(pd.DataFrame(counts), str(folder), _notes(paths, tables, people), remarks)
     return assemble(people, encounters, settled, report, files.fingerprint((asked(until, report.frame), tables, 2)))
 

@@ -281,9 +281,9 @@ def read(
         else:
             settled.append(settle(clinical(tables[name], name, known), people, encounters))
             reasons[name] = settled[-1].counts.get(name, {})
-            remarks += settle_remarks(settled[-1], {name: name})
         if (n := sum(reasons[name].values())) != size[name][0]: raise AssertionError(f"{place.name}: {name}: {size[name][0]} rows, but {n} accounted for")
     counts = pd.DataFrame([counted(n, why, ragged.get(n, 0), _where(place, n), until) for n, why in reasons.items()])
+    remarks += settle_remarks(settled, {name: name for name in tables})
     report = Report.of(counts, place.name, _notes(tables, known, people), remarks)
     settings = (asked(until, counts), schema, 2)
     return assemble(people, encounters, settled, report, files.fingerprint(settings) if place.files else digest(place, size, settings))

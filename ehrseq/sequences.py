@@ -98,6 +98,13 @@ class Cohort:
         some = np.diff(self.sequences.offsets) > 0
         return np.flatnonzero(some if split == "all" else some & (self.subjects["split"] == split).to_numpy())
 
+    def check_splits(self) -> "Cohort":
+        "The cohort; raises `DataError` where a split has no patient with a code: nothing to train on, or to be tested on."
+        n = {split: len(self.rows(split)) for split in SPLITS}
+        if min(n.values()): return self
+        raise DataError(f"{self.info['source']}: found {', '.join(f'{k:,} {split}' for split, k in n.items())} patients with a "
+                        "code; expected some in each. Read a larger cohort; a trained run embeds any number: run.embed(events).")
+
     def check_known(self, most=0.9):
         "The cohort; raises `DataError` where its vocabulary does not know more than `most` of the codes, so that all patients look alike."
         if (rate := self.info["unknown_rate"]) > most:

@@ -249,7 +249,6 @@ class _Reading:
         settled = settle(rows, self.people, self.encounters)
         self.settled.append(settled)
         self.counts |= {name: settled.counts.get(name, {}) for name in texts}
-        self.remarks += settle_remarks(settled, {name: self.named(text) for name, text in texts.items()})
 
     def row(self, name: str) -> dict:
         "The table's row of the report: every record is accounted for."
@@ -278,6 +277,7 @@ def read(
         bar.set_postfix_str(", ".join(names))
         reading.read(names)
     counts, public = pd.DataFrame([reading.row(name) for name in reading.paths]), is_sample(folder)
-    report = Report.of(counts, BUNDLED if public else str(folder), reading.notes(), reading.remarks, public)
+    remarks = [*reading.remarks, *settle_remarks(reading.settled, {n: reading.named(t) for n, t in reading.texts.items()})]
+    report = Report.of(counts, BUNDLED if public else str(folder), reading.notes(), remarks, public)
     digest = reading.files.fingerprint((asked(until, counts), 3))
     return assemble(reading.people, reading.encounters, reading.settled, report, digest)
