@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['DAY', 'ISO', 'MOST_RATIO', 'FREE', 'DataError', 'stem', 'shape', 'shown', 'nearest', 'engine_path', 'read_parquet',
            'read_csv', 'parquet_schema', 'write_parquet', 'attach', 'tables_of', 'hidden', 'table_files', 'named',
-           'opened', 'scan', 'Scans', 'header', 'line_of', 'check_values', 'Snapshot']
+           'opened', 'scan', 'Scans', 'header', 'line_of', 'check_values']
 
 # %% ../nbs/00_files.ipynb #1b67d78e
 import codecs
 import csv
 import gzip
-import hashlib
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -21,8 +20,6 @@ from pathlib import Path
 
 import ibis
 from ibis import _
-
-from .folders import checksum
 
 # %% ../nbs/00_files.ipynb #203bafd2
 class DataError(ValueError):
@@ -295,38 +292,3 @@ def _place(where, value, *names):
         if path.suffix.lower() == ".parquet": continue   # it has no lines
         if (line := line_of(path, value, *names)) is not None: return path, f", line {line}"
     return where[0], ""
-
-# %% ../nbs/00_files.ipynb #1b05ea54
-class Snapshot:
-    """Files as they were when reading began. Their bytes are hashed while the engine reads them, and `fingerprint`
-    makes sure that they are the same still: what is hashed is what was read."""
-    def __init__(self, files: Iterable[Path], root: Path | None = None):
-        self.files = {self._name(p, root): p for p in sorted(map(Path, files))}
-        self.before = {name: _state(p) for name, p in self.files.items()}
-        pool = ThreadPoolExecutor(1)
-        self.sums: dict[str, Future] = {name: pool.submit(checksum, p) for name, p in self.files.items()}
-        pool.shutdown(wait=False)
-
-    def _name(self, path, root):
-        return str(path.relative_to(root)) if root and path.is_relative_to(root) else path.name
-
-    def check(self) -> None:
-        "Raise `DataError` for a file that is no longer what it was."
-        for name, path in self.files.items():
-            if path.exists() and _state(path) == self.before[name]: continue
-            if not path.exists() or checksum(path) != self.sums[name].result():
-                raise DataError(f"{path}: changed while it was being read; expected the same to the end. Read it again.")
-
-    def fingerprint(self, settings: object = ()) -> str:
-        """SHA-256 over the names and contents of the files and over `settings`: 16 hex digits.
-        Raises `DataError` if a file has changed."""
-        h = hashlib.sha256()
-        for name, sum_ in self.sums.items():
-            h.update(f"{name}\0{sum_.result()}\n".encode(errors="surrogateescape"))
-        h.update(repr(settings).encode())
-        self.check()
-        return h.hexdigest()[:16]
-
-def _state(path):
-    s = path.stat()
-    return s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns

@@ -24,7 +24,8 @@ from tqdm.std import tqdm
 from .accounting import DAMAGED, SPREADSHEET, People, aside, counted, engine
 from .events import BIRTH, DEATH, KINDS, LARGEST, NOT_FINITE, SCHEMA, VISITS, Events, Remark, Report
 from .moments import SHIFTED, asked, last_moment
-from .files import DataError, Snapshot, hidden, parquet_schema, read_parquet, shape, shown
+from .files import DataError, hidden, parquet_schema, read_parquet, shape, shown
+from .snapshot import Snapshot
 from .folders import read_json
 from .tiers import choose
 from .splits import OTHER, SPLITS, given_splits, split_names, splits_of

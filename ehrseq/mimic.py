@@ -21,8 +21,9 @@ from .accounting import (
     settle_visits, visit_remarks)
 from .events import Events, Report
 from .moments import SHIFTED, asked
-from .files import (DAY, DataError, Scans, Snapshot, check_values, header, named, nearest, read_csv, shown,
+from .files import (DAY, DataError, Scans, check_values, header, named, nearest, read_csv, shown,
                           table_files)
+from .snapshot import Snapshot
 
 # %% ../nbs/09_mimic.ipynb #b3a0114b
 COLUMNS = {

@@ -25,7 +25,8 @@ from .accounting import (
 from .events import Events, Remark, Report
 from .moments import SHIFTED, asked
 from .files import (
-    ISO, DataError, Scans, Snapshot, check_values, named, nearest, read_csv, read_parquet, shown)
+    ISO, DataError, Scans, check_values, named, nearest, read_csv, read_parquet, shown)
+from .snapshot import Snapshot
 from .warehouse import DOMAINS, TABLES, Source, connect, files, is_duckdb, is_omop, locate, public
 
 # %% ../nbs/04_omop.ipynb #f7041b7b

@@ -25,8 +25,9 @@ from ehrseq.accounting import (
     visit_remarks)
 from .events import BUNDLED, LARGEST, Events, Report
 from .moments import SHIFTED, asked
-from .files import (ISO, DataError, Scans, Snapshot, check_values, named, nearest, opened, read_csv, shown, stem,
+from .files import (ISO, DataError, Scans, check_values, named, nearest, opened, read_csv, shown, stem,
                           table_files)
+from .snapshot import Snapshot
 
 # %% ../nbs/02_synthea.ipynb #e8f626fc
 TABLES = {"condition": ("conditions", "SNOMED"), "medication": ("medications", "RXNORM"), "procedure": ("procedures", "SNOMED"),
