@@ -152,11 +152,11 @@ def concepts(tables: dict):
     used = ibis.union(*ids, distinct=True).filter(_.concept_id.notnull(), _.concept_id != 0)
     none = ibis.null("string")
     if "concept" not in tables: return computed(used.mutate(code=none, vocabulary=none, name=none))
-    t = tables["concept"].semi_join(used, "concept_id")
-    twice = t.group_by("concept_id").aggregate(n=_.count()).filter(_.n > 1).limit(1).execute()
+    known = tables["concept"].select("concept_id", code=_.vocabulary_id.upper() + "//" + _.concept_code, vocabulary=_.vocabulary_id.upper(), name="concept_name")
+    out = computed(used.left_join(known, "concept_id").drop("concept_id_right"))
+    twice = out.group_by("concept_id").aggregate(n=_.count()).filter(_.n > 1).limit(1).execute()
     if len(twice): raise DataError(f"table 'concept': concept_id {twice['concept_id'][0]} is given {twice['n'][0]} times; expected once.")
-    known = t.select("concept_id", code=_.vocabulary_id.upper() + "//" + _.concept_code, vocabulary=_.vocabulary_id.upper(), name="concept_name")
-    return computed(used.left_join(known, "concept_id").drop("concept_id_right"))
+    return out
 
 def coded(table, stem: str, known):
     """The table with code, vocabulary and description: of its `{stem}_concept_id`, else of its `{stem}_source_concept_id`,
