@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from ibis import _
 from tqdm.std import tqdm
 
-from .accounting import DAMAGED, SPREADSHEET, People, aside, counted, engine
-from .events import BIRTH, DEATH, KINDS, LARGEST, NOT_FINITE, SCHEMA, VISITS, Events, Remark, Report
+from .accounting import People, aside, counted, engine
+from .events import (
+    BIRTH, DAMAGED, DEATH, KINDS, LARGEST, NOT_FINITE, SCHEMA, VISITS, Events, Remark, Report, rewritten)
 from .moments import SHIFTED, asked, last_moment
 from .files import DataError, hidden, parquet_schema, read_parquet, shape, shown
 from .snapshot import Snapshot
@@ -240,7 +241,7 @@ def _counts(marked, folder, paths, until) -> tuple:
 def _code_remarks(raw, codes, folder, kinds):
     "Codes that were read as observations for want of a better word, and codes that look damaged."
     if _ours(folder): _check_kinds(raw.select("kind").distinct().execute()["kind"], folder)
-    damaged = int(codes.loc[codes["code"].str.contains(SPREADSHEET), "n"].sum())
+    damaged = int(codes.loc[rewritten(codes["code"]), "n"].sum())
     if damaged: warnings.warn(f"{folder}: {damaged:,} {DAMAGED}.", stacklevel=3)
     part = codes["code"].str.split("//").str[0]
     unknown = codes[(codes["kind"] == "observation") & ~part.str.upper().isin(list(KIND_OF | kinds))] if not _ours(folder) else codes.head(0)
