@@ -92,7 +92,8 @@ def read(
     splits: dict | None = None, # name of a split in this dataset → train, valid or test, before `SPLIT_NAMES`
 ) -> Events:
     "Read a MEDS dataset. Raises `DataError` before any work if it cannot be read as it is."
-    folder, kinds = Path(folder).resolve(), {part.upper(): choose(kind, PARTS, "kind") and kind for part, kind in (kinds or {}).items()}
+    source, folder = str(folder), Path(folder).resolve()
+    kinds = {part.upper(): choose(kind, PARTS, "kind") and kind for part, kind in (kinds or {}).items()}
     paths, about = files(folder), metadata(folder)
     snapshot = Snapshot([*paths, *about.values()], folder)
     with tqdm(total=3, desc="reading", unit="pass", disable=not progress, ascii=True, leave=False) as bar:
@@ -105,7 +106,7 @@ def read(
         marked = _marked(raw, people)
         counts, endless = _counts(marked, folder, paths, until)
         remarks += [*endless, *back, *_code_remarks(raw, codes, folder, kinds)]
-        report = Report.of(counts, str(folder), _notes(folder, people), remarks)
+        report = Report.of(counts, source, _notes(folder, people), remarks)
         bar.update()
         bar.set_postfix_str("visits")
         kept = _kept(raw, marked, people, report)
