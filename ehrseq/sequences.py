@@ -101,7 +101,7 @@ class Cohort:
     def check_splits(self) -> "Cohort":
         "The cohort; raises `DataError` where a split has no patient with a code: nothing to train on, or to be tested on."
         n = {split: len(self.rows(split)) for split in SPLITS}
-        if min(n.values()): return self
+        if all(n.values()): return self
         raise DataError(f"{self.info['source']}: found {', '.join(f'{k:,} {split}' for split, k in n.items())} patients with a "
                         "code; expected some in each. Read a larger cohort; a trained run embeds any number: run.embed(events).")
 
@@ -177,15 +177,12 @@ def tokenize(
     if split: choose(split, dict.fromkeys(SPLITS), "split")
     key = _key(events, kinds, vocab, vocab_size, quantiles, patients, split)
     folder = Path(cache or cache_folder()) / key
-    found = _whole(folder)
-    if found is not None: return found
+    if (found := _whole(folder)) is not None: return found
     people = _subjects(events, patients, split)
     if vocab is None and not split: _check_split(people, events.report.source)
     private_folder(folder.parent)
     with FileLock(folder.parent / f".{key}.lock"):                                          # whoever else wants it waits, and finds it
-        found = _whole(folder)
-        if found is not None: return found
-        return _make(folder, key, lambda aside, parts: _write_cohort(aside, events, kinds, people, vocab, vocab_size, quantiles, key, parts))
+        return _whole(folder) or _make(folder, key, lambda aside, parts: _write_cohort(aside, events, kinds, people, vocab, vocab_size, quantiles, key, parts))
 
 def _key(events, kinds, vocab, vocab_size, quantiles, patients, split) -> str:
     "A hash of all that a cohort holds: the content, what it is called, and the settings."
@@ -205,8 +202,7 @@ def _whole(folder) -> "Cohort | None":
         return None
 
 def _make(folder, key, write) -> "Cohort":
-    """Write a cohort beside its place and move it there. What an interrupted run has left is gone on with; what a failed one
-    has left is removed."""
+    "Write a cohort beside its place and move it there. What an interrupted run left is used; what a failed one left goes."
     parts = folder.parent / f".{key}-parts"
     for left in folder.parent.glob(f".{key}-*"):
         if left != parts: shutil.rmtree(left, ignore_errors=True)
