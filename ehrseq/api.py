@@ -9,7 +9,6 @@ __all__ = ['KINDS_OF_SOURCE', 'EXPECTED', 'CONVERT', 'FIRST_BYTES', 'INSIDE', 'T
 # %% ../nbs/70_api.ipynb #52fb8335
 import inspect
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 

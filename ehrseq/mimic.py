@@ -17,7 +17,7 @@ from ibis import _
 from tqdm.std import tqdm
 
 from .accounting import (
-    People, assemble, by_reason, computed, counted, engine, number_people, settle, settle_remarks,
+    assemble, by_reason, computed, counted, engine, number_people, settle, settle_remarks,
     settle_visits, visit_remarks)
 from .events import Events, Report
 from .moments import SHIFTED, asked
