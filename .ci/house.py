@@ -15,7 +15,7 @@ BIN = Path(sys.executable).parent
 # Two notebooks at once, one thread each: on two cores faster than one after the other.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TQDM_MININTERVAL": "5"}
 FORKED = get_context("forkserver")      # each notebook in a process of its own, forked from one that has imported what most of them import
-IMPORTED = ["nbdev.test", "ehrseq.jobs", "ehrseq.explorer", "ehrseq.leaderboard", "accelerate", "papermill", "peft", "plotly.express", "sklearn.ensemble", "torch._dynamo", "torchmetrics", "torchsurv.loss.cox", "umap"]
+IMPORTED = ["nbdev.test", "ehrseq.runs.jobs", "ehrseq.explore.explorer", "ehrseq.runs.leaderboard", "accelerate", "papermill", "peft", "plotly.express", "sklearn.ensemble", "torch._dynamo", "torchmetrics", "torchsurv.loss.cox", "umap"]
 
 
 def readme():
@@ -29,14 +29,14 @@ def readme():
 
 
 def snapshot():
-    files = [*ROOT.glob("ehrseq/*.py"), *(p for p in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in p.parts)]
+    files = [*ROOT.glob("ehrseq/**/*.py"), *(p for p in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in p.parts)]
     return {str(p.relative_to(ROOT)): p.read_bytes() for p in files}
 
 
 def out_of_step():
     "Files that a clean re-export changes, adds or removes."
     before = snapshot()
-    for p in ROOT.glob("ehrseq/*.py"): p.unlink()
+    for p in ROOT.glob("ehrseq/**/*.py"): p.unlink()
     for command in ("nbdev_export", "nbdev_clean"): subprocess.run([BIN / command], cwd=ROOT, check=True)
     after = snapshot()
     changed = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
@@ -47,7 +47,7 @@ def notebooks():
     "Every chapter, tutorial and job, slowest first so that the two workers end together."
     found = [p for p in (ROOT / "nbs").rglob("*.ipynb") if not any(s.startswith(("_", ".")) for s in p.relative_to(ROOT).parts)]
     found = [p for p in found if not any((d / ".notest").exists() for d in p.parents if d != ROOT.parent)]
-    slow = ("60_jobs", "95_bad_input", "41_train", "47_contract", "04_omop", "46_phenotypes", "63_sweep", "64_leaderboard", "04_on_a_rented_gpu", "45_downstream", "61_forecasts", "43_baselines")
+    slow = ("30_jobs", "bad_input", "30_train", "60_contract", "26_omop", "40_phenotypes", "45_sweep", "50_leaderboard", "04_on_a_rented_gpu", "20_downstream", "40_forecast", "20_baselines")
     return sorted(found, key=lambda p: (slow.index(p.stem) if p.stem in slow else len(slow), p.name))
 
 

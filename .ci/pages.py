@@ -48,7 +48,7 @@ def export(home, planted):
 
 def downloaded(run, to, planted):
     "A run as somebody else might publish it, with commands in its configuration and vocabulary."
-    from ehrseq.folders import seal
+    from ehrseq.data.folders import seal
     shutil.copytree(run, to)
     config, vocab = (json.loads((to / n).read_text(encoding="utf-8")) for n in ("config.json", "vocab.json"))
     config |= {"tier": planted("tier in config.json"), "data": config["data"] | {"source": planted("source in config.json")}}
@@ -70,7 +70,7 @@ def run_notebook(name, out, parameters):
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
-    from ehrseq.jobs import notebook
+    from ehrseq.runs.jobs import notebook
     out.mkdir(parents=True, exist_ok=True)
     place = out / f"{name}.ipynb"
     nbformat.write(parameterize_notebook(load_notebook_node(str(notebook(name))), parameters | {"out": str(out)}), place)
@@ -81,7 +81,7 @@ def run_notebook(name, out, parameters):
 
 
 def page_of(place, out):
-    from ehrseq.report import notebook_page
+    from ehrseq.runs.report import notebook_page
     if place.stem != "pretrain": (out / "report.html").write_text(notebook_page(place), encoding="utf-8")
     return out / "report.html"
 
