@@ -12,24 +12,41 @@ from typing import TYPE_CHECKING
 from .registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
-    from ehrseq.runs.api import read as read, from_pretrained as from_pretrained
-    from ehrseq.data.sequences import tokenize as tokenize, Cohort as Cohort
-    from ehrseq.runs.jobs import pretrain as pretrain
-    from ehrseq.training.forecast import forecast as forecast
-    from ehrseq.runs.run import publish as publish, Run as Run
-    from ehrseq.tasks.task import Task as Task
-    from ehrseq.data.events import Events as Events
-    from ehrseq.data.table_files import DataError as DataError
     from ehrseq import (
         data as data,
+    )
+    from ehrseq import (
         encoders as encoders,
-        scores as scores,
-        objectives as objectives,
-        training as training,
-        tasks as tasks,
+    )
+    from ehrseq import (
         explore as explore,
+    )
+    from ehrseq import (
+        objectives as objectives,
+    )
+    from ehrseq import (
         runs as runs,
     )
+    from ehrseq import (
+        scores as scores,
+    )
+    from ehrseq import (
+        tasks as tasks,
+    )
+    from ehrseq import (
+        training as training,
+    )
+    from ehrseq.data.events import Events as Events
+    from ehrseq.data.sequences import Cohort as Cohort
+    from ehrseq.data.sequences import tokenize as tokenize
+    from ehrseq.data.table_files import DataError as DataError
+    from ehrseq.runs.api import from_pretrained as from_pretrained
+    from ehrseq.runs.api import read as read
+    from ehrseq.runs.jobs import pretrain as pretrain
+    from ehrseq.runs.run import Run as Run
+    from ehrseq.runs.run import publish as publish
+    from ehrseq.tasks.task import Task as Task
+    from ehrseq.training.forecast import forecast as forecast
 
 _NAMES = {
     "read": "runs.api",

@@ -14,103 +14,149 @@ from random import Random
 
 import pandas as pd
 
-from .runs.api import read
 from .data.events import DataError
-from .mutations import CLINICAL_TABLES, MUTATIONS, SECRET, broken, changed, small, write
 from .data.synthea import TABLES
+from .mutations import CLINICAL_TABLES, MUTATIONS, SECRET, broken, changed, small, write
+from .runs.api import read
 
 # %% ../nbs/tests/bad_input.ipynb #40f8098f
-KIND = {"patients": "birth", "encounters": "encounter", **{table: kind for kind, (table, _) in TABLES.items()}}
+KIND = {
+    "patients": "birth",
+    "encounters": "encounter",
+    **{table: kind for kind, (table, _) in TABLES.items()},
+}
+
 
 def faults(
-    events, # as read
-    table, # `events.table`, in Arrow
-    export, # from the files of this export
-)->list:
+    events,  # as read
+    table,  # `events.table`, in Arrow
+    export,  # from the files of this export
+) -> list:
     "What is wrong with events, as sentences; empty if they keep the promise."
     report = events.report.frame.set_index("file")
     kinds, found = Counter(table["kind"].to_pylist()), []
     for name, file in export.items():
-        if name not in KIND: continue
+        if name not in KIND:
+            continue
         label = file.name + ".gz" * file.gz
         if label not in report.index:
-            if not {name, label} & set(re.findall(r"[\w.]+\w", str(events.report.notes))): found.append(f"{name}: neither read nor noted")
+            if not {name, label} & set(re.findall(r"[\w.]+\w", str(events.report.notes))):
+                found.append(f"{name}: neither read nor noted")
             continue
         row = report.loc[label]
-        if row["rows"] != len(file.rows): found.append(f"{name}: {len(file.rows)} records, but {row['rows']} rows in")
-        if row["rows"] != row["kept"] + row[events.report.reasons].sum(): found.append(f"{name}: rows unaccounted for")
-        if row["kept"] != kinds[KIND[name]]: found.append(f"{name}: {row['kept']} rows kept, but {kinds[KIND[name]]} events")
+        if row["rows"] != len(file.rows):
+            found.append(f"{name}: {len(file.rows)} records, but {row['rows']} rows in")
+        if row["rows"] != row["kept"] + row[events.report.reasons].sum():
+            found.append(f"{name}: rows unaccounted for")
+        if row["kept"] != kinds[KIND[name]]:
+            found.append(f"{name}: {row['kept']} rows kept, but {kinds[KIND[name]]} events")
     numbers = table["numeric_value"].drop_null().to_pandas()
-    if not numbers.abs().lt(float("inf")).all(): found.append("a number that is not finite")
+    if not numbers.abs().lt(float("inf")).all():
+        found.append("a number that is not finite")
     return found + ["a secret is told"] * (SECRET in _said(events, table))
 
-def _said(events, table): return " ".join(map(str, (table["code"].to_pylist(), events.codes.to_pyarrow().to_pylist(), events.report)))
+
+def _said(events, table):
+    return " ".join(
+        map(str, (table["code"].to_pylist(), events.codes.to_pyarrow().to_pylist(), events.report))
+    )
+
 
 def unclear(
     message,
-    folder, # that was read
-)->list:
+    folder,  # that was read
+) -> list:
     "What is wrong with the message of a refusal, as sentences."
     found = [] if message.startswith(str(folder)) else ["the message names no file"]
-    if not re.search("expected|found", message): found.append("the message does not say what was found or expected")
-    if "line None" in message: found.append("the message names no line")
-    if len(message) > 2000: found.append("the message is too long to read")
+    if not re.search("expected|found", message):
+        found.append("the message does not say what was found or expected")
+    if "line None" in message:
+        found.append("the message names no line")
+    if len(message) > 2000:
+        found.append("the message is too long to read")
     return found + ["a secret is told"] * (SECRET in message)
 
 # %% ../nbs/tests/bad_input.ipynb #741b1726
-def attempt(export)->tuple:
+def attempt(export) -> tuple:
     "Write an export to a temporary folder and read it: the outcome (read, refused or crashed), the message, the seconds, faults, and the events sorted."
     with tempfile.TemporaryDirectory() as folder:
         write(export, folder)
         start = time.perf_counter()
-        try: events = read(folder, progress=False)
-        except DataError as error: return "refused", str(error), time.perf_counter() - start, unclear(str(error), folder), None
-        except Exception as error: return "crashed", f"{type(error).__name__}: {error}", time.perf_counter() - start, [f"{type(error).__name__} instead of DataError"], None
+        try:
+            events = read(folder, progress=False)
+        except DataError as error:
+            return "refused", str(error), time.perf_counter() - start, unclear(str(error), folder), None
+        except Exception as error:
+            return (
+                "crashed",
+                f"{type(error).__name__}: {error}",
+                time.perf_counter() - start,
+                [f"{type(error).__name__} instead of DataError"],
+                None,
+            )
         seconds = time.perf_counter() - start
         table = events.table.to_pyarrow()
         return "read", "", seconds, faults(events, table, export), sorted(map(repr, table.to_pylist()))
 
-
 # %% ../nbs/tests/bad_input.ipynb #ae5ca15b
 def examine(
-    export, # unbroken
-    draws, # as for `broken`
-    intact, # the sorted events of the unbroken export
-)->dict:
+    export,  # unbroken
+    draws,  # as for `broken`
+    intact,  # the sorted events of the unbroken export
+) -> dict:
     "One row: the mutations, the outcome, the message, the seconds, and the faults."
     sorts = Counter(MUTATIONS[name].sort for name, _table, _seed in draws)
     result = broken(export, draws)
     outcome, message, seconds, found, events = attempt(result)
-    if set(sorts) == {"harmless"} and events != intact: found.append("a harmless change was not")
-    if sorts["fatal"] == len(draws) == 1 and outcome == "read" and changed(export, result): found.append("read, though it should be refused")
-    return {"mutations": tuple(name for name, *_rest in draws), "tables": tuple(table for _name, table, _seed in draws), "outcome": "failed" if found else outcome,
-            "message": message, "seconds": seconds, "faults": "; ".join(found)}
+    if set(sorts) == {"harmless"} and events != intact:
+        found.append("a harmless change was not")
+    if sorts["fatal"] == len(draws) == 1 and outcome == "read" and changed(export, result):
+        found.append("read, though it should be refused")
+    return {
+        "mutations": tuple(name for name, *_rest in draws),
+        "tables": tuple(table for _name, table, _seed in draws),
+        "outcome": "failed" if found else outcome,
+        "message": message,
+        "seconds": seconds,
+        "faults": "; ".join(found),
+    }
 
 # %% ../nbs/tests/bad_input.ipynb #6a04fb46
 def alone(
     export,
-    tables=("patients", "encounters", "observations"), # to break, one at a time
+    tables=("patients", "encounters", "observations"),  # to break, one at a time
     seeds=(0,),
-)->pd.DataFrame:
+) -> pd.DataFrame:
     "Every mutation by itself in every table in which it changes something: one row an input, as `examine` returns it."
     export = {name: export[name] for name in tables}
     draws = [[(name, table, seed)] for name in MUTATIONS for table in tables for seed in seeds]
     intact = attempt(export)[-1]
-    return pd.DataFrame([examine(export, draw, intact) for draw in draws if changed(export, broken(export, draw))])
+    return pd.DataFrame(
+        [examine(export, draw, intact) for draw in draws if changed(export, broken(export, draw))]
+    )
 
 # %% ../nbs/tests/bad_input.ipynb #46295832
 def trial(
-    n, # inputs
+    n,  # inputs
     seed=0,
-    folder="../../shared/data/synthea-tiny24", # a Synthea export in plain CSV files, of which a small one is made
-)->pd.DataFrame:
+    folder="../../shared/data/synthea-tiny24",  # a Synthea export in plain CSV files, of which a small one is made
+) -> pd.DataFrame:
     "Break a small export `n` times, in one to four ways each, and read it: one row an input, as `examine` returns it."
     rng, export, rows = Random(seed), small(folder), []
     intact = {table: attempt(kept(export, table))[-1] for table in CLINICAL_TABLES}
     for _number in range(n):
         table = rng.choice(CLINICAL_TABLES)
-        draws = [(rng.choice(list(MUTATIONS)), rng.choice(("patients", "encounters", table)), rng.randrange(1 << 16)) for _ in range(rng.randint(1, 4))]
+        draws = [
+            (
+                rng.choice(list(MUTATIONS)),
+                rng.choice(("patients", "encounters", table)),
+                rng.randrange(1 << 16),
+            )
+            for _ in range(rng.randint(1, 4))
+        ]
         rows.append(examine(kept(export, table), draws, intact[table]))
     return pd.DataFrame(rows)
 
-def kept(export, table): return {name: export[name] for name in ("patients", "encounters", table)}
+
+def kept(export, table):
+    return {name: export[name] for name in ("patients", "encounters", table)}

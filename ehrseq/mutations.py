@@ -15,10 +15,10 @@ import gzip
 import io
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Callable
 
 import pandas as pd
 
@@ -28,6 +28,7 @@ from .data.synthea import TABLES
 @dataclass(frozen=True)
 class File:
     "A CSV file before it is written. `rows` are its records; a list that is too short or too long becomes a ragged line."
+
     name: str
     header: list
     rows: list
@@ -39,71 +40,115 @@ class File:
     damage: tuple = ()  # functions of the bytes before compression
     packed: tuple = ()  # functions of the bytes after it
 
-    def content(self)->bytes:
+    def content(self) -> bytes:
         "The bytes to write."
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator=self.newline, delimiter=self.delimiter, quoting=self.quoting).writerows([self.header, *self.rows])
+        csv.writer(
+            text, lineterminator=self.newline, delimiter=self.delimiter, quoting=self.quoting
+        ).writerows([self.header, *self.rows])
         content = text.getvalue().encode(self.encoding)
-        for change in self.damage: content = change(content)
+        for change in self.damage:
+            content = change(content)
         content = gzip.compress(content, 1, mtime=0) if self.gz else content
-        for change in self.packed: content = change(content)
+        for change in self.packed:
+            content = change(content)
         return content
 
 # %% ../nbs/tests/mutations.ipynb #f194894e
-def write(export, folder)->Path:
+def write(export, folder) -> Path:
     "Write the files of an export (table name → `File`) into a folder; return the folder. Of two files of one name the first stays."
     for file in reversed(export.values()):
         path = Path(folder) / (file.name + ".gz" * file.gz)
-        if path.parent.is_file(): path.parent.unlink()
+        if path.parent.is_file():
+            path.parent.unlink()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content())
     return Path(folder)
 
 # %% ../nbs/tests/mutations.ipynb #a586bef5
 SECRET = "Xyzzy-4711"  # stands in every field that could tell who somebody is
-PRIVATE = ("SSN", "DRIVERS", "PASSPORT", "FIRST", "MIDDLE", "LAST", "MAIDEN", "BIRTHPLACE", "ADDRESS", "CITY", "COUNTY", "ZIP", "PHONE")
+PRIVATE = (
+    "SSN",
+    "DRIVERS",
+    "PASSPORT",
+    "FIRST",
+    "MIDDLE",
+    "LAST",
+    "MAIDEN",
+    "BIRTHPLACE",
+    "ADDRESS",
+    "CITY",
+    "COUNTY",
+    "ZIP",
+    "PHONE",
+)
 CLINICAL_TABLES = tuple(table for table, _ in TABLES.values())
 
+
 def small(
-    folder, # a Synthea export in plain CSV files
-    patients=3, # patients who occur in most tables, and as many who died
-    rows=4, # rows a patient and table
-)->dict:
+    folder,  # a Synthea export in plain CSV files
+    patients=3,  # patients who occur in most tables, and as many who died
+    rows=4,  # rows a patient and table
+) -> dict:
     "A few patients of an export as table name → `File`, with `SECRET` in every private field."
     tables = {}
     for name in ("patients", "encounters", *CLINICAL_TABLES):
-        with open(Path(folder) / f"{name}.csv", encoding="utf-8", newline="") as stream: header, *body = csv.reader(stream)
+        with open(Path(folder) / f"{name}.csv", encoding="utf-8", newline="") as stream:
+            header, *body = csv.reader(stream)
         tables[name] = File(f"{name}.csv", header, body)
     spread = Counter(who for name in CLINICAL_TABLES for who in sorted(set(column(tables[name], "PATIENT"))))
-    dead = [row[at(tables["patients"], "ID")] for row in tables["patients"].rows if row[at(tables["patients"], "DEATHDATE")]]
+    dead = [
+        row[at(tables["patients"], "ID")]
+        for row in tables["patients"].rows
+        if row[at(tables["patients"], "DEATHDATE")]
+    ]
     chosen = {who for who, _ in spread.most_common(patients)} | set(dead[:patients])
     few = {name: _private(_few(file, chosen, rows)) for name, file in tables.items()}
     visits = {v for name in CLINICAL_TABLES for v in column(few[name], "ENCOUNTER")}
     encounters = tables["encounters"]
-    few["encounters"] = replace(encounters, rows=[row for row in encounters.rows if row[at(encounters, "ID")] in visits or row in few["encounters"].rows])
+    few["encounters"] = replace(
+        encounters,
+        rows=[
+            row
+            for row in encounters.rows
+            if row[at(encounters, "ID")] in visits or row in few["encounters"].rows
+        ],
+    )
     return few
 
 # %% ../nbs/tests/mutations.ipynb #5d4f905a
-def at(file, *names)->int:
+def at(file, *names) -> int:
     "The position of the first of these columns that the file has (in any case), or None."
     header = [h.upper().strip() for h in file.header]
     return next((header.index(n) for n in names if n in header), None)
 
-def column(file, *names)->list: return [row[at(file, *names)] for row in file.rows]
+
+def column(file, *names) -> list:
+    return [row[at(file, *names)] for row in file.rows]
+
 
 def _few(file, chosen, rows):
     who, kind, seen, kept = at(file, "PATIENT", "ID"), at(file, "TYPE"), Counter(), []
     for row in file.rows:
         key = row[who], kind and row[kind]
         seen[key] += 1
-        if row[who] in chosen and seen[key] <= rows: kept.append(row)
+        if row[who] in chosen and seen[key] <= rows:
+            kept.append(row)
     return replace(file, rows=kept)
+
 
 def _private(file):
     if file.name == "observations.csv":
         value, kind = at(file, "VALUE"), at(file, "TYPE")
-        return replace(file, rows=[[SECRET if i == value and row[kind] == "text" else v for i, v in enumerate(row)] for row in file.rows])
-    if file.name != "patients.csv": return file
+        return replace(
+            file,
+            rows=[
+                [SECRET if i == value and row[kind] == "text" else v for i, v in enumerate(row)]
+                for row in file.rows
+            ],
+        )
+    if file.name != "patients.csv":
+        return file
     private = {at(file, name) for name in PRIVATE}
     rows = [[SECRET if i in private else v for i, v in enumerate(row)] + [SECRET] for row in file.rows]
     return replace(file, header=[*file.header, "PHONE"], rows=rows)
@@ -112,25 +157,34 @@ def _private(file):
 @dataclass(frozen=True)
 class Mutation:
     "One way in which an export breaks: `change(export, table, rng)` returns the broken one, or an equal one where it does not apply."
+
     change: Callable
     sort: str  # harmless, counted or fatal
 
+
 MUTATIONS = {}
+
 
 def of_export(sort):
     "Enter the function below, of (export, table, rng), under its name in `MUTATIONS`."
+
     def enter(change):
         MUTATIONS[change.__name__] = Mutation(change, sort)
         return change
+
     return enter
+
 
 def enter(
     sort,
-    **changes, # name → function of (file, rng)
+    **changes,  # name → function of (file, rng)
 ):
     "Enter mutations of one file in `MUTATIONS`."
     for name, change in changes.items():
-        MUTATIONS[name] = Mutation(lambda export, table, rng, change=change: {**export, table: change(export[table], rng)}, sort)
+        MUTATIONS[name] = Mutation(
+            lambda export, table, rng, change=change: {**export, table: change(export[table], rng)}, sort
+        )
+
 
 def of_file(sort):
     "Enter the function below, of (file, rng), under its name in `MUTATIONS`."
@@ -140,38 +194,67 @@ def of_file(sort):
 @of_file("harmless")
 def shuffled_columns(file, rng):
     width = len(file.header)
-    if any(len(row) != width for row in file.rows): return file
+    if any(len(row) != width for row in file.rows):
+        return file
     order = rng.sample(range(width), width)
-    return replace(file, header=[file.header[i] for i in order], rows=[[row[i] for i in order] for row in file.rows])
+    return replace(
+        file, header=[file.header[i] for i in order], rows=[[row[i] for i in order] for row in file.rows]
+    )
 
-enter("harmless",
-      shuffled_rows=lambda file, rng: replace(file, rows=rng.sample(file.rows, len(file.rows))),
-      more_columns=lambda file, rng: replace(file, header=["NOTE", *file.header], rows=[["kept\nby hand, mostly", *row] for row in file.rows]))
+
+enter(
+    "harmless",
+    shuffled_rows=lambda file, rng: replace(file, rows=rng.sample(file.rows, len(file.rows))),
+    more_columns=lambda file, rng: replace(
+        file, header=["NOTE", *file.header], rows=[["kept\nby hand, mostly", *row] for row in file.rows]
+    ),
+)
 
 # %% ../nbs/tests/mutations.ipynb #57a4d83a
-def damaged(file, change): return replace(file, damage=(*file.damage, change))
+def damaged(file, change):
+    return replace(file, damage=(*file.damage, change))
 
-enter("harmless",
-      windows_lines=lambda file, rng: replace(file, newline="\r\n"),
-      byte_order_mark=lambda file, rng: damaged(file, lambda content: b"\xef\xbb\xbf" + content.removeprefix(b"\xef\xbb\xbf")),   # one, however often
-      lower_case_header=lambda file, rng: replace(file, header=[h.lower() for h in file.header]),
-      quoted_throughout=lambda file, rng: replace(file, quoting=csv.QUOTE_ALL),
-      trailing_blank_lines=lambda file, rng: damaged(file, lambda content, n=rng.randint(1, 9): content + (b"\r\n" if content.endswith(b"\r\n") else file.newline.encode()) * n),
-      no_last_newline=lambda file, rng: damaged(file, lambda content: content.rstrip(b"\r\n")),
-      padded_fields=lambda file, rng: replace(file, rows=[[f" {v} " if v else v for v in row] for row in file.rows]),
-      zipped=lambda file, rng: replace(file, gz=True),
-      zipped_in_parts=lambda file, rng: replace(file, gz=True, packed=(*file.packed, lambda content: content + gzip.compress(b""))),
-      upper_case_file_name=lambda file, rng: replace(file, name=file.name.upper()))
+
+enter(
+    "harmless",
+    windows_lines=lambda file, rng: replace(file, newline="\r\n"),
+    byte_order_mark=lambda file, rng: damaged(
+        file, lambda content: b"\xef\xbb\xbf" + content.removeprefix(b"\xef\xbb\xbf")
+    ),  # one, however often
+    lower_case_header=lambda file, rng: replace(file, header=[h.lower() for h in file.header]),
+    quoted_throughout=lambda file, rng: replace(file, quoting=csv.QUOTE_ALL),
+    trailing_blank_lines=lambda file, rng: damaged(
+        file,
+        lambda content, n=rng.randint(1, 9): (
+            content + (b"\r\n" if content.endswith(b"\r\n") else file.newline.encode()) * n
+        ),
+    ),
+    no_last_newline=lambda file, rng: damaged(file, lambda content: content.rstrip(b"\r\n")),
+    padded_fields=lambda file, rng: replace(
+        file, rows=[[f" {v} " if v else v for v in row] for row in file.rows]
+    ),
+    zipped=lambda file, rng: replace(file, gz=True),
+    zipped_in_parts=lambda file, rng: replace(
+        file, gz=True, packed=(*file.packed, lambda content: content + gzip.compress(b""))
+    ),
+    upper_case_file_name=lambda file, rng: replace(file, name=file.name.upper()),
+)
 
 # %% ../nbs/tests/mutations.ipynb #984e5070
-def some(file, rng): return set(rng.sample(range(len(file.rows)), rng.randint(1, min(3, len(file.rows))))) if file.rows else set()
+def some(file, rng):
+    return (
+        set(rng.sample(range(len(file.rows)), rng.randint(1, min(3, len(file.rows))))) if file.rows else set()
+    )
+
 
 def filled(file, rng, columns, value):
     "Some rows with `value(old)` in the first of `columns` that the file has; the file itself if it has none of them, or no rows."
     where, position = some(file, rng), at(file, *columns)
-    if position is None or not where: return file
+    if position is None or not where:
+        return file
     change = lambda row: [value(v) if i == position else v for i, v in enumerate(row)]
     return replace(file, rows=[change(row) if n in where else row for n, row in enumerate(file.rows)])
+
 
 def more_rows(file, rng, change):
     "Copies of some rows, changed, at the end of the file."
@@ -180,151 +263,330 @@ def more_rows(file, rng, change):
 # %% ../nbs/tests/mutations.ipynb #794a6a7d
 DATES = ("START", "DATE", "BIRTHDATE")
 
+
 @of_file("counted")
 def cut_short(file, rng):
-    if not file.rows: return file
+    if not file.rows:
+        return file
     end = rng.randrange(len(file.rows))
-    return damaged(replace(file, rows=[*file.rows[:end], file.rows[end][:rng.randint(1, 3)]]), lambda content: content.rstrip(b"\r\n"))
+    return damaged(
+        replace(file, rows=[*file.rows[:end], file.rows[end][: rng.randint(1, 3)]]),
+        lambda content: content.rstrip(b"\r\n"),
+    )
 
-enter("counted",
-      ragged_short=lambda file, rng: more_rows(file, rng, lambda row: row[:rng.randint(1, max(1, len(row) - 1))]),
-      ragged_long=lambda file, rng: more_rows(file, rng, lambda row: [*row, *["more"] * rng.randint(1, 3)]),
-      repeated_rows=lambda file, rng: more_rows(file, rng, list),
-      totals_line=lambda file, rng: replace(file, rows=[*file.rows, [f"({len(file.rows)} rows affected)"]]),
-      no_rows=lambda file, rng: replace(file, rows=[]))
+
+enter(
+    "counted",
+    ragged_short=lambda file, rng: more_rows(
+        file, rng, lambda row: row[: rng.randint(1, max(1, len(row) - 1))]
+    ),
+    ragged_long=lambda file, rng: more_rows(file, rng, lambda row: [*row, *["more"] * rng.randint(1, 3)]),
+    repeated_rows=lambda file, rng: more_rows(file, rng, list),
+    totals_line=lambda file, rng: replace(file, rows=[*file.rows, [f"({len(file.rows)} rows affected)"]]),
+    no_rows=lambda file, rng: replace(file, rows=[]),
+)
 
 # %% ../nbs/tests/mutations.ipynb #888b486c
-enter("counted",
-      undated=lambda file, rng: filled(file, rng, DATES, lambda v: ""),
-      year_1900=lambda file, rng: filled(file, rng, DATES, lambda v: "1900" + v[4:]),
-      year_2999=lambda file, rng: filled(file, rng, DATES, lambda v: "2999" + v[4:]),
-      before_birth=lambda file, rng: filled(file, rng, DATES, lambda v: "1776-07-04"),
-      first_and_last_day=lambda file, rng: filled(file, rng, DATES, lambda v: rng.choice(("0001-01-01", "0000-01-01", "9999-12-31T23:59:59Z", "1677-09-21", "2262-04-12"))),
-      stop_before_start=lambda file, rng: filled(file, rng, ("STOP",), lambda v: "1801-01-01"),
-      early_death=lambda file, rng: filled(file, rng, ("DEATHDATE",), lambda v: rng.choice(("1990-06-01", "1800-01-01"))))
+enter(
+    "counted",
+    undated=lambda file, rng: filled(file, rng, DATES, lambda v: ""),
+    year_1900=lambda file, rng: filled(file, rng, DATES, lambda v: "1900" + v[4:]),
+    year_2999=lambda file, rng: filled(file, rng, DATES, lambda v: "2999" + v[4:]),
+    before_birth=lambda file, rng: filled(file, rng, DATES, lambda v: "1776-07-04"),
+    first_and_last_day=lambda file, rng: filled(
+        file,
+        rng,
+        DATES,
+        lambda v: rng.choice(
+            ("0001-01-01", "0000-01-01", "9999-12-31T23:59:59Z", "1677-09-21", "2262-04-12")
+        ),
+    ),
+    stop_before_start=lambda file, rng: filled(file, rng, ("STOP",), lambda v: "1801-01-01"),
+    early_death=lambda file, rng: filled(
+        file, rng, ("DEATHDATE",), lambda v: rng.choice(("1990-06-01", "1800-01-01"))
+    ),
+)
 
 # %% ../nbs/tests/mutations.ipynb #c8352415
-enter("counted",
-      empty_ids=lambda file, rng: filled(file, rng, rng.choice((("PATIENT", "ID"), ("ID", "ENCOUNTER"), ("ENCOUNTER", "PATIENT"))), lambda v: rng.choice(("", "  "))),
-      strange_ids=lambda file, rng: filled(file, rng, ("PATIENT", "ENCOUNTER", "ID"), lambda v: rng.choice(("0", "NULL", v.upper(), "ид-７", "\u200b" + v))),
-      no_code=lambda file, rng: filled(file, rng, ("CODE",), lambda v: ""),
-      odd_codes=lambda file, rng: filled(file, rng, ("CODE",), lambda v: rng.choice((f"{v[:2]} {v[2:]}", f"{v},{v}", "4.4054E+07", "=SUM(A1)", "'" + v, "a//b", "😷", "\u00a0" + v))),
-      odd_descriptions=lambda file, rng: filled(file, rng, ("DESCRIPTION", "LAST", "UNITS"), lambda v: rng.choice(('two\nlines', 'two\r\nlines', 'a "5 mm" tube', "a\\", "", "ends in \"", "Ménière"))),
-      repeated_ids=lambda file, rng: more_rows(file, rng, lambda row: ["2011-11-11" if i == at(file, *DATES) else v for i, v in enumerate(row)]))
+enter(
+    "counted",
+    empty_ids=lambda file, rng: filled(
+        file,
+        rng,
+        rng.choice((("PATIENT", "ID"), ("ID", "ENCOUNTER"), ("ENCOUNTER", "PATIENT"))),
+        lambda v: rng.choice(("", "  ")),
+    ),
+    strange_ids=lambda file, rng: filled(
+        file,
+        rng,
+        ("PATIENT", "ENCOUNTER", "ID"),
+        lambda v: rng.choice(("0", "NULL", v.upper(), "ид-７", "\u200b" + v)),
+    ),
+    no_code=lambda file, rng: filled(file, rng, ("CODE",), lambda v: ""),
+    odd_codes=lambda file, rng: filled(
+        file,
+        rng,
+        ("CODE",),
+        lambda v: rng.choice(
+            (f"{v[:2]} {v[2:]}", f"{v},{v}", "4.4054E+07", "=SUM(A1)", "'" + v, "a//b", "😷", "\u00a0" + v)
+        ),
+    ),
+    odd_descriptions=lambda file, rng: filled(
+        file,
+        rng,
+        ("DESCRIPTION", "LAST", "UNITS"),
+        lambda v: rng.choice(
+            ("two\nlines", "two\r\nlines", 'a "5 mm" tube', "a\\", "", 'ends in "', "Ménière")
+        ),
+    ),
+    repeated_ids=lambda file, rng: more_rows(
+        file, rng, lambda row: ["2011-11-11" if i == at(file, *DATES) else v for i, v in enumerate(row)]
+    ),
+)
 
 # %% ../nbs/tests/mutations.ipynb #0d1d47f1
-enter("counted",
-      nul_bytes=lambda file, rng: filled(file, rng, ("DESCRIPTION", "LAST", "CODE"), lambda v: v[:3] + "\0" + v[3:]),
-      megabytes=lambda file, rng: filled(file, rng, ("DESCRIPTION", "LAST", "CODE"), lambda v: "long " * rng.choice((30_000, 300_000, 600_000))),
-      long_column_name=lambda file, rng: replace(file, header=[*file.header, "x" * 200_000], rows=[[*row, ""] for row in file.rows]),
-      bare_quotes=lambda file, rng: damaged(file, lambda content: content.replace(b" (", b' 5" (')),
-      old_mac_lines=lambda file, rng: replace(file, newline="\r"),
-      mixed_lines=lambda file, rng: damaged(file, lambda content: content.replace(b"\n", b"\r\n", len(file.rows) // 2)),
-      blank_lines_between=lambda file, rng: damaged(file, lambda content: content.replace(file.newline.encode(), file.newline.encode() * 2)),
-      strange_numbers=lambda file, rng: filled(file, rng, ("VALUE",), lambda v: rng.choice(("1e300", "-1e39", "NaN", "inf", "1e-320", "1_000", "0x1F", " 5 ", ""))))
+enter(
+    "counted",
+    nul_bytes=lambda file, rng: filled(
+        file, rng, ("DESCRIPTION", "LAST", "CODE"), lambda v: v[:3] + "\0" + v[3:]
+    ),
+    megabytes=lambda file, rng: filled(
+        file, rng, ("DESCRIPTION", "LAST", "CODE"), lambda v: "long " * rng.choice((30_000, 300_000, 600_000))
+    ),
+    long_column_name=lambda file, rng: replace(
+        file, header=[*file.header, "x" * 200_000], rows=[[*row, ""] for row in file.rows]
+    ),
+    bare_quotes=lambda file, rng: damaged(file, lambda content: content.replace(b" (", b' 5" (')),
+    old_mac_lines=lambda file, rng: replace(file, newline="\r"),
+    mixed_lines=lambda file, rng: damaged(
+        file, lambda content: content.replace(b"\n", b"\r\n", len(file.rows) // 2)
+    ),
+    blank_lines_between=lambda file, rng: damaged(
+        file, lambda content: content.replace(file.newline.encode(), file.newline.encode() * 2)
+    ),
+    strange_numbers=lambda file, rng: filled(
+        file,
+        rng,
+        ("VALUE",),
+        lambda v: rng.choice(("1e300", "-1e39", "NaN", "inf", "1e-320", "1_000", "0x1F", " 5 ", "")),
+    ),
+)
 
 # %% ../nbs/tests/mutations.ipynb #4a3ff061
 EMPTY = (b"", b"\n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n", b"  \n")
 
+
 @of_file("fatal")
 def windows_1252(file, rng):
     broken = filled(file, rng, ("DESCRIPTION", "LAST"), lambda v: "Ménière")
-    return broken if broken is file else damaged(broken, lambda content: content.replace("Ménière".encode(), "Ménière".encode("cp1252")))
+    return (
+        broken
+        if broken is file
+        else damaged(broken, lambda content: content.replace("Ménière".encode(), "Ménière".encode("cp1252")))
+    )
+
 
 @of_file("fatal")
 def open_quote(file, rng):
     broken = filled(file, rng, ("DESCRIPTION", "LAST"), lambda v: "\x01Cough")
     return broken if broken is file else damaged(broken, lambda content: content.replace(b"\x01", b'"'))
 
-enter("fatal",
-      empty_file=lambda file, rng: damaged(file, lambda content, empty=rng.choice(EMPTY): empty),
-      utf_16=lambda file, rng: replace(file, encoding=rng.choice(("utf-16", "utf-16-le"))))
+
+enter(
+    "fatal",
+    empty_file=lambda file, rng: damaged(file, lambda content, empty=rng.choice(EMPTY): empty),
+    utf_16=lambda file, rng: replace(file, encoding=rng.choice(("utf-16", "utf-16-le"))),
+)
 
 # %% ../nbs/tests/mutations.ipynb #7220b64c
-def packed(file, change): return replace(file, gz=True, packed=(*file.packed, change))
+def packed(file, change):
+    return replace(file, gz=True, packed=(*file.packed, change))
 
-enter("fatal",
-      truncated_gz=lambda file, rng: packed(file, lambda content, part=rng.random(): content[:int(len(content) * part)]),
-      corrupt_gz=lambda file, rng: packed(file, lambda content, part=rng.random(): content[:(n := 10 + int((len(content) - 30) * part))] + bytes(255 - b for b in content[n:n + 16]) + content[n + 16:]),
-      plain_as_gz=lambda file, rng: replace(file, name=file.name + ".gz", gz=False, packed=()),
-      zipped_twice=lambda file, rng: packed(file, lambda content: gzip.compress(content, 1)))
+
+enter(
+    "fatal",
+    truncated_gz=lambda file, rng: packed(
+        file, lambda content, part=rng.random(): content[: int(len(content) * part)]
+    ),
+    corrupt_gz=lambda file, rng: packed(
+        file,
+        lambda content, part=rng.random(): (
+            content[: (n := 10 + int((len(content) - 30) * part))]
+            + bytes(255 - b for b in content[n : n + 16])
+            + content[n + 16 :]
+        ),
+    ),
+    plain_as_gz=lambda file, rng: replace(file, name=file.name + ".gz", gz=False, packed=()),
+    zipped_twice=lambda file, rng: packed(file, lambda content: gzip.compress(content, 1)),
+)
 
 # %% ../nbs/tests/mutations.ipynb #2b9db159
 FORMATS = ("%d/%m/%Y", "%m/%d/%y", "%d.%m.%Y", "%Y%m%d", "%d-%b-%Y", "%B %d, %Y", "%Y/%m/%d")
-NO_DATES = ("2019-02-30", "2020-01-01T24:30:00Z", "NULL", "unknown", "43831", "1577836800000", "-0001-01-01", "12020-01-01", "9" * 200_000)
+NO_DATES = (
+    "2019-02-30",
+    "2020-01-01T24:30:00Z",
+    "NULL",
+    "unknown",
+    "43831",
+    "1577836800000",
+    "-0001-01-01",
+    "12020-01-01",
+    "9" * 200_000,
+)
 ZONES = ("+02:00", "-0500", " EST", " Europe/Berlin")
 
-def _when(text): return pd.Timestamp(text[:10] if re.match(r"(19|20)\d\d-\d\d-\d\d", text) else "2001-02-03")
+
+def _when(text):
+    return pd.Timestamp(text[:10] if re.match(r"(19|20)\d\d-\d\d-\d\d", text) else "2001-02-03")
+
 
 @of_file("fatal")
 def no_numbers(file, rng):
-    numeric = more_rows(file, rng, lambda row: ["numeric" if i == at(file, "TYPE") else v for i, v in enumerate(row)]) if "observations" in file.name.lower() else file
+    numeric = (
+        more_rows(
+            file, rng, lambda row: ["numeric" if i == at(file, "TYPE") else v for i, v in enumerate(row)]
+        )
+        if "observations" in file.name.lower()
+        else file
+    )
     odd = rng.choice(("5,4", "<5", "n/a", "5 mg", "1.234,5", "."))
-    return replace(numeric, rows=[[odd if i == at(file, "VALUE") and n >= len(file.rows) else v for i, v in enumerate(row)] for n, row in enumerate(numeric.rows)])
+    return replace(
+        numeric,
+        rows=[
+            [odd if i == at(file, "VALUE") and n >= len(file.rows) else v for i, v in enumerate(row)]
+            for n, row in enumerate(numeric.rows)
+        ],
+    )
 
-enter("fatal",
-      other_dates=lambda file, rng: filled(file, rng, DATES, lambda v, form=rng.choice(FORMATS): _when(v).strftime(form)),
-      time_zones=lambda file, rng: filled(file, rng, DATES, lambda v, zone=rng.choice(ZONES): f"{_when(v):%Y-%m-%dT%H:%M:%S}{zone}"),
-      no_dates=lambda file, rng: filled(file, rng, DATES, lambda v, text=rng.choice(NO_DATES): text))
+
+enter(
+    "fatal",
+    other_dates=lambda file, rng: filled(
+        file, rng, DATES, lambda v, form=rng.choice(FORMATS): _when(v).strftime(form)
+    ),
+    time_zones=lambda file, rng: filled(
+        file, rng, DATES, lambda v, zone=rng.choice(ZONES): f"{_when(v):%Y-%m-%dT%H:%M:%S}{zone}"
+    ),
+    no_dates=lambda file, rng: filled(file, rng, DATES, lambda v, text=rng.choice(NO_DATES): text),
+)
 
 # %% ../nbs/tests/mutations.ipynb #50bf2a32
-def _needed(file, rng): return at(file, rng.choice([n for n in ("PATIENT", "ID", "CODE", "BIRTHDATE") if at(file, n) is not None and (n != "ID" or at(file, "ENCOUNTER") is None)] or [None]))  # some required column; a care plan's own id is none
+def _needed(file, rng):
+    return at(
+        file,
+        rng.choice(
+            [
+                n
+                for n in ("PATIENT", "ID", "CODE", "BIRTHDATE")
+                if at(file, n) is not None and (n != "ID" or at(file, "ENCOUNTER") is None)
+            ]
+            or [None]
+        ),
+    )  # some required column; a care plan's own id is none
 
-def _renamed(file, rng, names): # some required column, under another name
+
+def _renamed(file, rng, names):  # some required column, under another name
     needed = _needed(file, rng)
-    return replace(file, header=[rng.choice(names(h)) if i == needed else h for i, h in enumerate(file.header)])
+    return replace(
+        file, header=[rng.choice(names(h)) if i == needed else h for i, h in enumerate(file.header)]
+    )
+
 
 @of_file("counted")
-def padded_header(file, rng): return _renamed(file, rng, lambda h: (f" {h}", f"{h} ", f"{h}\t"))
+def padded_header(file, rng):
+    return _renamed(file, rng, lambda h: (f" {h}", f"{h} ", f"{h}\t"))
+
 
 @of_file("fatal")
 def missing_column(file, rng):
     gone = _needed(file, rng)
     drop = lambda row: [v for i, v in enumerate(row) if i != gone]
-    return file if gone is None else replace(file, header=drop(file.header), rows=[drop(row) for row in file.rows])
+    return (
+        file
+        if gone is None
+        else replace(file, header=drop(file.header), rows=[drop(row) for row in file.rows])
+    )
 
-enter("fatal",
-      renamed_column=lambda file, rng: _renamed(file, rng, lambda h: (h + "S", "MRN", h[::-1], "Ід")),
-      repeated_header=lambda file, rng: replace(file, header=[*file.header, rng.choice(file.header).lower()], rows=[[*row, ""] for row in file.rows]),
-      nameless_column=lambda file, rng: replace(file, header=[rng.choice(("", " ", "\t")), *file.header], rows=[[str(n), *row] for n, row in enumerate(file.rows)]))
+
+enter(
+    "fatal",
+    renamed_column=lambda file, rng: _renamed(file, rng, lambda h: (h + "S", "MRN", h[::-1], "Ід")),
+    repeated_header=lambda file, rng: replace(
+        file, header=[*file.header, rng.choice(file.header).lower()], rows=[[*row, ""] for row in file.rows]
+    ),
+    nameless_column=lambda file, rng: replace(
+        file,
+        header=[rng.choice(("", " ", "\t")), *file.header],
+        rows=[[str(n), *row] for n, row in enumerate(file.rows)],
+    ),
+)
 
 # %% ../nbs/tests/mutations.ipynb #eaf3264d
-enter("fatal",
-      no_header=lambda file, rng: replace(file, header=file.rows[0], rows=file.rows[1:]) if file.rows else replace(file, header=[]),
-      title_line=lambda file, rng: damaged(file, lambda content: f"Patients of Dr {SECRET}, 2024\n".encode() + content),
-      separator_line=lambda file, rng: damaged(file, lambda content: b"sep=,\n" + content),                  # Excel writes it
-      other_delimiter=lambda file, rng: replace(file, delimiter=rng.choice(";\t|")))
-enter("harmless", folder_of_parts=lambda file, rng: replace(file, name=f"{file.name}/part-00000.csv"))  # Spark writes it
+enter(
+    "fatal",
+    no_header=lambda file, rng: (
+        replace(file, header=file.rows[0], rows=file.rows[1:]) if file.rows else replace(file, header=[])
+    ),
+    title_line=lambda file, rng: damaged(
+        file, lambda content: f"Patients of Dr {SECRET}, 2024\n".encode() + content
+    ),
+    separator_line=lambda file, rng: damaged(file, lambda content: b"sep=,\n" + content),  # Excel writes it
+    other_delimiter=lambda file, rng: replace(file, delimiter=rng.choice(";\t|")),
+)
+enter(
+    "harmless", folder_of_parts=lambda file, rng: replace(file, name=f"{file.name}/part-00000.csv")
+)  # Spark writes it
 
 # %% ../nbs/tests/mutations.ipynb #54cbda45
 @of_export("counted")
-def missing_table(export, table, rng): return {name: file for name, file in export.items() if name != table}
+def missing_table(export, table, rng):
+    return {name: file for name, file in export.items() if name != table}
+
 
 @of_export("fatal")
-def missing_required(export, table, rng): return missing_table(export, rng.choice(("patients", "encounters")), rng)
+def missing_required(export, table, rng):
+    return missing_table(export, rng.choice(("patients", "encounters")), rng)
+
 
 @of_export("fatal")
-def misspelled_file(export, table, rng): return {**export, table: replace(export[table], name=export[table].name.replace("s.csv", ".csv"))}
+def misspelled_file(export, table, rng):
+    return {**export, table: replace(export[table], name=export[table].name.replace("s.csv", ".csv"))}
+
 
 @of_export("fatal")
-def plain_and_gz(export, table, rng): return {**export, f"{table} again": replace(export[table], gz=not export[table].gz)}
+def plain_and_gz(export, table, rng):
+    return {**export, f"{table} again": replace(export[table], gz=not export[table].gz)}
+
 
 @of_export("counted")
 def exchanged_tables(export, table, rng):
     other = rng.choice(sorted(set(export) - {table}) or [table])
-    return {**export, table: replace(export[other], name=export[table].name), other: replace(export[table], name=export[other].name)}
+    return {
+        **export,
+        table: replace(export[other], name=export[table].name),
+        other: replace(export[table], name=export[other].name),
+    }
+
 
 @of_export("harmless")
-def other_files(export, table, rng): return {**export, "payers": File("payers.csv", ["Id", ""], [["x", SECRET, ""]]), "notes": File("read me.txt", [SECRET], [])}
+def other_files(export, table, rng):
+    return {
+        **export,
+        "payers": File("payers.csv", ["Id", ""], [["x", SECRET, ""]]),
+        "notes": File("read me.txt", [SECRET], []),
+    }
 
 # %% ../nbs/tests/mutations.ipynb #ebc4c782
 def broken(
     export,
-    draws, # (mutation, table, seed), applied in turn; a table that is not there is passed over
-)->dict:
+    draws,  # (mutation, table, seed), applied in turn; a table that is not there is passed over
+) -> dict:
     "The export after these mutations."
     for name, table, seed in draws:
-        if table in export: export = MUTATIONS[name].change(export, table, Random(seed))
+        if table in export:
+            export = MUTATIONS[name].change(export, table, Random(seed))
     return export
 
-def changed(before, after): return before.keys() != after.keys() or any(before[n] != after[n] for n in before)
+
+def changed(before, after):
+    return before.keys() != after.keys() or any(before[n] != after[n] for n in before)

@@ -17,8 +17,10 @@ __all__ = ['choose', 'Names', 'Registry', 'handed_on']
 # %% ../nbs/00_registry.ipynb #a0re9106
 def choose(name: str, options: dict, what: str) -> Any:
     "`options[name]`. Raises `ValueError` that names `what`, the nearest match and every choice."
-    if name in options: return options[name]
+    if name in options:
+        return options[name]
     raise ValueError(_unknown(name, options, what))
+
 
 def _unknown(name: str, options: Iterable[str], what: str) -> str:
     near = get_close_matches(str(name).lower(), [str(o).lower() for o in options], n=1, cutoff=0.5)
@@ -59,7 +61,9 @@ class Registry(Names):
     def find(
         self,
         name: str,  # a name of the registry, or "package.module:Object"
-        trust: bool | str | tuple = False,  # True: import any object; or the names of those that may be imported
+        trust: bool
+        | str
+        | tuple = False,  # True: import any object; or the names of those that may be imported
     ) -> Any:
         "The object of that name. Raises `ValueError` if it is unknown, not trusted, or cannot be imported."
         if not isinstance(name, str):
@@ -78,8 +82,10 @@ class Registry(Names):
     def register(self, name: str, thing: Any = None) -> Any:
         """Add an object, or its place ("package.module:Object"), under a name. Without an object: a decorator.
         Raises `ValueError` for a name that another object has."""
-        if thing is None: return lambda decorated: self.register(name, decorated)
-        if ":" in name or not name: raise ValueError(f"{self.what} {name!r}: expected a name without a colon.")
+        if thing is None:
+            return lambda decorated: self.register(name, decorated)
+        if ":" in name or not name:
+            raise ValueError(f"{self.what} {name!r}: expected a name without a colon.")
         held = self._all().get(name)
         if held is not None and not _same(held, thing):
             raise ValueError(f"{self.what} {name!r}: this name is taken by {held}; choose another.")
@@ -96,9 +102,11 @@ def _imported(what: str, name: str, place: str) -> Any:
         message = f"{what} {name!r}: cannot import {attribute} from {module} ({error})."
     raise ValueError(message)
 
+
 def _same(held: Any, thing: Any) -> bool:
     "Whether both are one object, or one definition that was run again, as in a notebook's cell."
-    if held is thing or held == thing: return True
+    if held is thing or held == thing:
+        return True
     names = ("__module__", "__qualname__")
     return [getattr(held, n, held) for n in names] == [getattr(thing, n, thing) for n in names]
 
@@ -109,16 +117,21 @@ def handed_on(
     modules: tuple = (),  # modules and packages that are offered, too
 ) -> tuple[Callable, Callable]:
     "`__getattr__` and `__dir__` of a package that hands on names of its modules."
+
     def __getattr__(name: str) -> Any:
-        if name in names: return getattr(import_module(f"{package}.{names[name]}"), name)
+        if name in names:
+            return getattr(import_module(f"{package}.{names[name]}"), name)
         if not name.startswith("_"):
             try:
                 return import_module(f"{package}.{name}")
             except ModuleNotFoundError as error:
-                if error.name != f"{package}.{name}": raise
+                if error.name != f"{package}.{name}":
+                    raise
         near = get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise AttributeError(f"module {package!r} has no attribute {name!r}.{hint} It offers {', '.join(names)}.")
+        raise AttributeError(
+            f"module {package!r} has no attribute {name!r}.{hint} It offers {', '.join(names)}."
+        )
 
     def __dir__() -> list[str]:
         return sorted([*names, *modules, "__version__"] if "." not in package else [*names, *modules])

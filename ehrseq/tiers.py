@@ -14,6 +14,7 @@ from .registry import choose
 @dataclass(frozen=True)
 class Tier:
     "The size of a model and of its batches. `parameters` is the band for an encoder with its MLM head."
+
     name: str
     vocab_size: int
     embedding_dim: int
@@ -27,17 +28,23 @@ class Tier:
     patients: str
 
     @property
-    def feed_forward_dim(self): return 2 * self.hidden_dim
+    def feed_forward_dim(self):
+        return 2 * self.hidden_dim
 
 # %% ../nbs/01_tiers.ipynb #d75e1e22
-TIERS = {t.name: t for t in (
-    Tier("small",  1000,  64, 128, 2, 4, 0.1,  50, 16, (350_000, 600_000), "100–200"),
-    Tier("medium", 1000, 128, 256, 4, 8, 0.1, 100, 32, (2_000_000, 3_000_000), "500–1000"),
-    Tier("large",  1000, 256, 512, 6, 8, 0.1, 200, 64, (10_000_000, 15_000_000), "1000+"))}
+TIERS = {
+    t.name: t
+    for t in (
+        Tier("small", 1000, 64, 128, 2, 4, 0.1, 50, 16, (350_000, 600_000), "100–200"),
+        Tier("medium", 1000, 128, 256, 4, 8, 0.1, 100, 32, (2_000_000, 3_000_000), "500–1000"),
+        Tier("large", 1000, 256, 512, 6, 8, 0.1, 200, 64, (10_000_000, 15_000_000), "1000+"),
+    )
+}
+
 
 def tier(
-    name, # "small", "medium", "large", or a `Tier` of your own
-)->Tier:
+    name,  # "small", "medium", "large", or a `Tier` of your own
+) -> Tier:
     "The tier of that name."
     return name if isinstance(name, Tier) else choose(name, TIERS, "tier")
 
@@ -45,6 +52,7 @@ def tier(
 @dataclass(frozen=True)
 class Target:
     "A machine: torch device, precision, tokens in one forward pass, whether to compile."
+
     name: str
     device: str
     precision: str
@@ -53,37 +61,51 @@ class Target:
     hardware: str
 
     @property
-    def is_here(self)->bool:
+    def is_here(self) -> bool:
         "Whether torch finds its device on this machine."
         import torch
-        return {"cpu": lambda: True, "mps": torch.backends.mps.is_available, "cuda": torch.cuda.is_available}[self.device]()
 
-    def micro_batch(self, tier, batch_size=None)->int:
+        return {"cpu": lambda: True, "mps": torch.backends.mps.is_available, "cuda": torch.cuda.is_available}[
+            self.device
+        ]()
+
+    def micro_batch(self, tier, batch_size=None) -> int:
         "Windows in one forward pass: as many as `micro_tokens` holds, never more than the batch."
         return max(1, min(batch_size or tier.batch_size, self.micro_tokens // tier.max_seq_length))
 
 # %% ../nbs/01_tiers.ipynb #6642db9c
-TARGETS = {t.name: t for t in (
-    Target("cpu",     "cpu",  "no",     3_200, False, "any CPU; two cores will do"),
-    Target("m1",      "mps",  "no",     6_400, False, "Apple M1, 16 GB"),
-    Target("rtx3060", "cuda", "bf16",  12_800, False, "RTX 3060, 12 GB"),
-    Target("a40",     "cuda", "bf16", 102_400, True,  "A40, 48 GB, rented"),
-    Target("h200",    "cuda", "bf16", 409_600, True,  "H200, 141 GB"))}
+TARGETS = {
+    t.name: t
+    for t in (
+        Target("cpu", "cpu", "no", 3_200, False, "any CPU; two cores will do"),
+        Target("m1", "mps", "no", 6_400, False, "Apple M1, 16 GB"),
+        Target("rtx3060", "cuda", "bf16", 12_800, False, "RTX 3060, 12 GB"),
+        Target("a40", "cuda", "bf16", 102_400, True, "A40, 48 GB, rented"),
+        Target("h200", "cuda", "bf16", 409_600, True, "H200, 141 GB"),
+    )
+}
+
 
 def target(
-    name="auto", # "auto" looks at this machine
-)->Target:
+    name="auto",  # "auto" looks at this machine
+) -> Target:
     "The hardware target of that name; `auto` takes the best device torch finds here."
-    if isinstance(name, Target): return name
+    if isinstance(name, Target):
+        return name
     return TARGETS[_detect()] if name == "auto" else choose(name, {"auto": None, **TARGETS}, "target")
 
 # %% ../nbs/01_tiers.ipynb #7d26906c
 def _detect():
     import torch
+
     if torch.cuda.is_available():
         return _gpu(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 2**30)
     return "m1" if torch.backends.mps.is_available() else "cpu"
 
-def _gpu(name, gib)->str:
+
+def _gpu(name, gib) -> str:
     "The target that a GPU is, or else the largest whose memory it has."
-    return next((n for n in ("h200", "a40") if n in name.lower().split()), "h200" if gib > 120 else "a40" if gib > 40 else "rtx3060")
+    return next(
+        (n for n in ("h200", "a40") if n in name.lower().split()),
+        "h200" if gib > 120 else "a40" if gib > 40 else "rtx3060",
+    )

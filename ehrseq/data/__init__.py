@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
-    from ehrseq.data.events import Events as Events, Report as Report, from_pandas as from_pandas
+    from ehrseq.data.batch import Batch as Batch
+    from ehrseq.data.batch import Loader as Loader
+    from ehrseq.data.events import Events as Events
+    from ehrseq.data.events import Report as Report
+    from ehrseq.data.events import from_pandas as from_pandas
+    from ehrseq.data.sequences import Cohort as Cohort
+    from ehrseq.data.sequences import tokenize as tokenize
     from ehrseq.data.table_files import DataError as DataError
     from ehrseq.data.vocab import Vocab as Vocab
-    from ehrseq.data.sequences import Cohort as Cohort, tokenize as tokenize
-    from ehrseq.data.batch import Batch as Batch, Loader as Loader
 
 _NAMES = {
     "Events": "events",

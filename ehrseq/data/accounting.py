@@ -24,56 +24,93 @@ import pandas as pd
 from ibis import _
 
 from ehrseq.data.events import (
-    BIRTH, DAMAGED, DEATH, LARGEST, LONG, NOT_FINITE, SCHEMA, SPREADSHEET, VISITS, Events, Remark, Report,
-    rewritten)
+    BIRTH,
+    DAMAGED,
+    DEATH,
+    LARGEST,
+    LONG,
+    NOT_FINITE,
+    SCHEMA,
+    SPREADSHEET,
+    VISITS,
+    Events,
+    Remark,
+    Report,
+    rewritten,
+)
 from .moments import last_moment
 from .table_files import DataError
 
 # %% ../../nbs/1_data/14_accounting.ipynb #cb44e20c
-REASONS = ("ragged", "undated", "no code", "unknown patient", "excluded patient", "pre-birth", "post-death", "future",
-           "lifetime summary", "duplicate")
+REASONS = (
+    "ragged",
+    "undated",
+    "no code",
+    "unknown patient",
+    "excluded patient",
+    "pre-birth",
+    "post-death",
+    "future",
+    "lifetime summary",
+    "duplicate",
+)
+
 
 def engine():
     """An embedded DuckDB that spills to disk, into a folder of its own that only this user can open and that is removed
     with it. It holds at most `EHRSEQ_MEMORY` (such as 3GB; default: most of the machine's)."""
-    spill = tempfile.mkdtemp(prefix="ehrseq-spill-")   # 0700, and of a name that nobody can have planted a link at
+    spill = tempfile.mkdtemp(
+        prefix="ehrseq-spill-"
+    )  # 0700, and of a name that nobody can have planted a link at
     con = ibis.duckdb.connect(temp_directory=spill)
     weakref.finalize(con, _closed, con.con, spill)
-    if os.getenv("EHRSEQ_MEMORY"): con.con.execute("SET memory_limit = ?", [os.environ["EHRSEQ_MEMORY"]])
+    if os.getenv("EHRSEQ_MEMORY"):
+        con.con.execute("SET memory_limit = ?", [os.environ["EHRSEQ_MEMORY"]])
     # Nobody knows how long a CSV file is, and the guess would hash all of it; our joins have their smaller table on the right.
     con.raw_sql("SET disabled_optimizers = 'build_side_probe_side'")
-    con.raw_sql("SET TimeZone = 'UTC'")   # in which a time with a zone becomes one without
+    con.raw_sql("SET TimeZone = 'UTC'")  # in which a time with a zone becomes one without
     # DuckDB's bar would leave widget state in notebooks; without ipywidgets it is off, and the setting refused.
-    if find_spec("ipywidgets"): con.raw_sql("SET enable_progress_bar = false")
+    if find_spec("ipywidgets"):
+        con.raw_sql("SET enable_progress_bar = false")
     return con
 
+
 def _closed(connection, spill, remove=shutil.rmtree):
-    connection.close()   # else DuckDB complains of what is alive when Python ends
+    connection.close()  # else DuckDB complains of what is alive when Python ends
     remove(spill, ignore_errors=True)
+
 
 def computed(expression):
     "The expression, computed once and kept in its engine for this session."
     con = expression.get_backend()
-    if con.name != "pyspark": return con.create_table(ibis.util.gen_name("ehrseq"), expression, temp=True)
-    expression.limit(0).execute()   # Spark has no temporary tables, and Ibis's cache there forgets what is in memory
+    if con.name != "pyspark":
+        return con.create_table(ibis.util.gen_name("ehrseq"), expression, temp=True)
+    expression.limit(
+        0
+    ).execute()  # Spark has no temporary tables, and Ibis's cache there forgets what is in memory
     return expression.cache()
+
 
 def forgotten(table):
     "Give back the room of a `computed` table."
-    if (con := table.get_backend()).name == "pyspark": table.release()
-    else: con.raw_sql(f'DROP TABLE "{table.op().name}"')
+    if (con := table.get_backend()).name == "pyspark":
+        table.release()
+    else:
+        con.raw_sql(f'DROP TABLE "{table.op().name}"')
 
 # %% ../../nbs/1_data/14_accounting.ipynb #7e530c8d
 @dataclass(frozen=True)
 class People:
     "The patients of a source, and until when something is known of them."
-    frame: pd.DataFrame      # kept: source_id, subject_id (the rank of the source id), birth, death; sex, race, ethnicity where known
-    excluded: pd.Series      # the source ids of those whose own row is set aside
-    counts: dict             # rows of the table of patients: kept, or set aside by reason
-    until: datetime | None   # nothing after it is known; None: dates are shifted
-    later_deaths: int = 0    # after `until`, and so not known
 
-    def __len__(self): return len(self.frame)
+    frame: pd.DataFrame  # kept: source_id, subject_id (the rank of the source id), birth, death; sex, race, ethnicity where known
+    excluded: pd.Series  # the source ids of those whose own row is set aside
+    counts: dict  # rows of the table of patients: kept, or set aside by reason
+    until: datetime | None  # nothing after it is known; None: dates are shifted
+    later_deaths: int = 0  # after `until`, and so not known
+
+    def __len__(self):
+        return len(self.frame)
 
     @property
     def table(self):
@@ -81,23 +118,43 @@ class People:
         whole = pd.api.types.is_integer_dtype(self.frame["source_id"])
         frame = self.frame[["source_id", "subject_id", "birth", "death"]].assign(excluded=False)
         others = pd.DataFrame({"source_id": self.excluded, "excluded": True}, columns=frame.columns)
-        if len(others): frame = pd.concat([frame.astype({"subject_id": "Int64"}), others.astype(frame.dtypes.to_dict() | {"subject_id": "Int64"})])
-        return ibis.memtable(frame, schema={"source_id": "int64" if whole else "string", "subject_id": "int64",
-                                            "birth": "timestamp(6)", "death": "timestamp(6)", "excluded": "boolean"})
+        if len(others):
+            frame = pd.concat(
+                [
+                    frame.astype({"subject_id": "Int64"}),
+                    others.astype(frame.dtypes.to_dict() | {"subject_id": "Int64"}),
+                ]
+            )
+        return ibis.memtable(
+            frame,
+            schema={
+                "source_id": "int64" if whole else "string",
+                "subject_id": "int64",
+                "birth": "timestamp(6)",
+                "death": "timestamp(6)",
+                "excluded": "boolean",
+            },
+        )
 
     def remarks(self, file: str) -> list[Remark]:
-        return [Remark(file, f"deaths after {self.until:%Y-%m-%d}: not known yet", self.later_deaths)] if self.later_deaths else []
+        return (
+            [Remark(file, f"deaths after {self.until:%Y-%m-%d}: not known yet", self.later_deaths)]
+            if self.later_deaths
+            else []
+        )
+
 
 def number_people(
-    frame: pd.DataFrame, # a row a patient: source_id, birth, death; sex, race, ethnicity where known
-    until: object = None, # as `last_moment` takes it
+    frame: pd.DataFrame,  # a row a patient: source_id, birth, death; sex, race, ethnicity where known
+    until: object = None,  # as `last_moment` takes it
 ) -> People:
     "The patients, numbered; deaths after `until` are not known."
     frame = frame.sort_values(["source_id", "birth", "death"], ignore_index=True)
     until_ = last_moment(until, frame["birth"])
     why = pd.Series("kept", frame.index)
     why[frame.duplicated("source_id")] = "duplicate"
-    if until_ is not None: why[frame["birth"] > until_] = "future"
+    if until_ is not None:
+        why[frame["birth"] > until_] = "future"
     why[frame["birth"].isna()] = "undated"
     why[frame["source_id"].isna()] = "unknown patient"
     kept = frame[why == "kept"].reset_index(drop=True)
@@ -114,31 +171,59 @@ def aside(coded, until=None):
     after = ibis.ifelse(_.death == _.death.truncate("D"), day > _.death, _.time > _.death)
     late = _.time > ibis.timestamp(until) if until else ibis.literal(False)
     return ibis.cases(
-        (_.unreadable, "unreadable"), (_.time.isnull(), "undated"), (~coded, "no code"),
-        (_.excluded.fill_null(False), "excluded patient"), (_.subject_id.isnull(), "unknown patient"),
-        (_.time < _.birth - ibis.interval(days=1), "pre-birth"),  # a day's grace: birth is a local date, times are UTC
-        ((_.certificate | after).fill_null(False), "post-death"), (late, "future"),
-        (_.why.notnull(), _.why), else_=ibis.null("string"))
+        (_.unreadable, "unreadable"),
+        (_.time.isnull(), "undated"),
+        (~coded, "no code"),
+        (_.excluded.fill_null(False), "excluded patient"),
+        (_.subject_id.isnull(), "unknown patient"),
+        (
+            _.time < _.birth - ibis.interval(days=1),
+            "pre-birth",
+        ),  # a day's grace: birth is a local date, times are UTC
+        ((_.certificate | after).fill_null(False), "post-death"),
+        (late, "future"),
+        (_.why.notnull(), _.why),
+        else_=ibis.null("string"),
+    )
 
-def _defaults(rows, **values): return rows.mutate(**{n: v for n, v in values.items() if n not in rows.columns})
 
-def _of_people(rows, people): return rows.left_join(people.table, "source_id").drop("source_id_right")
+def _defaults(rows, **values):
+    return rows.mutate(**{n: v for n, v in values.items() if n not in rows.columns})
+
+
+def _of_people(rows, people):
+    return rows.left_join(people.table, "source_id").drop("source_id_right")
+
 
 def settle_visits(
-    raw, # encounter, source_id, time, stop, class, code, description; a visit without a code is no event of its own. Where known: `certificate` (of death), `coded` (false: set aside for want of a code), `unreadable`
+    raw,  # encounter, source_id, time, stop, class, code, description; a visit without a code is no event of its own. Where known: `certificate` (of death), `coded` (false: set aside for want of a code), `unreadable`
     people: People,
 ):
     """Visits with visit_id (by patient and time), subject_id and reason, computed once. A visit is known by its patient and
     its encounter. One that ends before it begins ends where it begins (`backwards`); one that ends after `until` has no end."""
-    raw = _defaults(raw, certificate=ibis.literal(False), coded=ibis.literal(True), why=ibis.null("string"), unreadable=ibis.literal(False))
+    raw = _defaults(
+        raw,
+        certificate=ibis.literal(False),
+        coded=ibis.literal(True),
+        why=ibis.null("string"),
+        unreadable=ibis.literal(False),
+    )
     repeat = ibis.row_number().over(group_by=["encounter", "source_id"], order_by=["time", "code"])
     backwards = (_.stop < _.time).fill_null(False)
-    marked = _of_people(raw, people).mutate(reason=aside(_.coded & _.encounter.notnull(), people.until), repeat=repeat, backwards=backwards)
-    marked = marked.mutate(stop=ibis.ifelse(_.backwards, _.time, _.stop),
-                           reason=ibis.coalesce(_.reason, ibis.ifelse(_.repeat > 0, "duplicate", ibis.null("string"))))
-    if people.until: marked = marked.mutate(stop=ibis.ifelse(_.stop > ibis.timestamp(people.until), ibis.null("timestamp(6)"), _.stop))
+    marked = _of_people(raw, people).mutate(
+        reason=aside(_.coded & _.encounter.notnull(), people.until), repeat=repeat, backwards=backwards
+    )
+    marked = marked.mutate(
+        stop=ibis.ifelse(_.backwards, _.time, _.stop),
+        reason=ibis.coalesce(_.reason, ibis.ifelse(_.repeat > 0, "duplicate", ibis.null("string"))),
+    )
+    if people.until:
+        marked = marked.mutate(
+            stop=ibis.ifelse(_.stop > ibis.timestamp(people.until), ibis.null("timestamp(6)"), _.stop)
+        )
     order = ibis.row_number().over(group_by=_.reason.isnull(), order_by=["subject_id", "time", "encounter"])
     return computed(marked.mutate(visit_id=order.cast("int64")))
+
 
 def visit_remarks(visits, file: str) -> list[Remark]:
     "What was repaired in visits of `settle_visits`."
@@ -148,23 +233,29 @@ def visit_remarks(visits, file: str) -> list[Remark]:
 # %% ../../nbs/1_data/14_accounting.ipynb #2caf3dd9
 class Settled(NamedTuple):
     "The rows of some tables as events."
-    events: Any         # columns of `SCHEMA`
-    descriptions: Any   # table, code, description, n
-    counts: dict        # table → rows kept, or set aside by reason
-    lost: dict          # table → numbers that are not finite
+
+    events: Any  # columns of `SCHEMA`
+    descriptions: Any  # table, code, description, n
+    counts: dict  # table → rows kept, or set aside by reason
+    lost: dict  # table → numbers that are not finite
+
 
 def settle(
-    rows, # source_id, encounter, time, code, kind, numeric_value, description, and table, the file they are from; where known `bare` (a date without a time), `certificate` (of death), `why` (a reason of the source's own), `unreadable` (for the source to refuse)
+    rows,  # source_id, encounter, time, code, kind, numeric_value, description, and table, the file they are from; where known `bare` (a date without a time), `certificate` (of death), `why` (a reason of the source's own), `unreadable` (for the source to refuse)
     people: People,
-    visits=None, # of `settle_visits`
+    visits=None,  # of `settle_visits`
 ) -> Settled:
     "Rows as events, each set aside for a reason or kept. An event that a table says twice is one."
     false = ibis.literal(False)
     rows = _defaults(rows, bare=false, certificate=false, why=ibis.null("string"), unreadable=false)
     out = _in_visits(_of_people(rows, people), visits)
-    finite = ibis.ifelse(_.numeric_value.abs() <= LARGEST, _.numeric_value, ibis.null("float64")).cast("float32")
+    finite = ibis.ifelse(_.numeric_value.abs() <= LARGEST, _.numeric_value, ibis.null("float64")).cast(
+        "float32"
+    )
     lost = (_.numeric_value.abs() > LARGEST) & ~_.numeric_value.cast("float64").isnan()
-    out = out.mutate(numeric_value=finite, lost=lost.fill_null(False), reason=aside(_.code.notnull(), people.until))
+    out = out.mutate(
+        numeric_value=finite, lost=lost.fill_null(False), reason=aside(_.code.notnull(), people.until)
+    )
     marked = computed(out.select("table", *SCHEMA, "description", "reason", "lost"))
     kept = marked.filter(_.reason.isnull())
     once = computed(kept.select("table", *SCHEMA).distinct())
@@ -173,23 +264,35 @@ def settle(
     forgotten(marked)
     return Settled(once.select(*SCHEMA), described, counts, lost)
 
+
 def _in_visits(rows, visits):
     "Rows with visit_id: of the visit of the same patient and encounter, if it is kept."
-    if visits is None: return rows.mutate(visit_id=ibis.null("int64"))
+    if visits is None:
+        return rows.mutate(visit_id=ibis.null("int64"))
     known = visits.filter(_.repeat == 0, _.subject_id.notnull())
     known = known.select("encounter", "subject_id", "visit_id", start="time", whence="reason")
     out = rows.left_join(known, ["encounter", "subject_id"]).drop("encounter_right", "subject_id_right")
     mine = _.visit_id.notnull()
     on_its_day = mine & _.bare & (_.start.truncate("D") == _.time)
-    certified = mine & (_.whence == "post-death") & (_.time >= _.start.truncate("D"))   # what it repeats of earlier years is history
-    return out.mutate(time=ibis.ifelse(on_its_day, _.start, _.time), certificate=_.certificate | certified.fill_null(False),
-                      visit_id=ibis.ifelse(mine & _.whence.isnull(), _.visit_id, ibis.null("int64")))
+    certified = (
+        mine & (_.whence == "post-death") & (_.time >= _.start.truncate("D"))
+    )  # what it repeats of earlier years is history
+    return out.mutate(
+        time=ibis.ifelse(on_its_day, _.start, _.time),
+        certificate=_.certificate | certified.fill_null(False),
+        visit_id=ibis.ifelse(mine & _.whence.isnull(), _.visit_id, ibis.null("int64")),
+    )
+
 
 def _tallied(marked, once) -> tuple[dict, dict]:
     "By table: rows by reason, what is said twice apart; and numbers that are not finite."
-    single = once.group_by("table").aggregate(n=_.count()).execute().set_index("table")["n"].astype(int).to_dict()
+    single = (
+        once.group_by("table").aggregate(n=_.count()).execute().set_index("table")["n"].astype(int).to_dict()
+    )
     n = marked.group_by(["table", "reason"]).aggregate(n=_.count(), lost=_.lost.sum()).execute()
-    counts = {table: dict(zip(of["reason"].fillna("kept"), of["n"].astype(int))) for table, of in n.groupby("table")}
+    counts = {
+        table: dict(zip(of["reason"].fillna("kept"), of["n"].astype(int))) for table, of in n.groupby("table")
+    }
     for table, why in counts.items():
         why |= {"kept": single.get(table, 0), "duplicate": why.get("kept", 0) - single.get(table, 0)}
     lost = n[n["reason"].isna() & (n["lost"] > 0)]
@@ -198,15 +301,21 @@ def _tallied(marked, once) -> tuple[dict, dict]:
 # %% ../../nbs/1_data/14_accounting.ipynb #bc8471d7
 def damaged_codes(descriptions) -> dict:
     "Table → rows whose codes look as if a spreadsheet had rewritten them. `descriptions`: of `settle`."
-    odd = descriptions.filter(_.code.re_search(SPREADSHEET) | _.code.re_search(LONG)).select("table", "code", "n").execute()
+    odd = (
+        descriptions.filter(_.code.re_search(SPREADSHEET) | _.code.re_search(LONG))
+        .select("table", "code", "n")
+        .execute()
+    )
     out = {}
     for table, of in odd.groupby("table"):
-        if n := int(of["n"][rewritten(of["code"])].sum()): out[table] = n
+        if n := int(of["n"][rewritten(of["code"])].sum()):
+            out[table] = n
     return out
 
+
 def settle_remarks(
-    settled: list[Settled], # of all tables
-    files: dict, # table → its file, as a report names it
+    settled: list[Settled],  # of all tables
+    files: dict,  # table → its file, as a report names it
 ) -> list[Remark]:
     "What was changed, or looks damaged, in rows of `settle`. Warns of damaged codes."
     damaged = damaged_codes(ibis.union(*(s.descriptions for s in settled)))
@@ -222,17 +331,23 @@ def by_reason(marked, by: str | None = None) -> dict:
     count = lambda t: dict(zip(t["reason"].where(t["reason"].notna(), "kept"), t["n"].astype(int)))
     return {value: count(t) for value, t in n.groupby(by)} if by else count(n)
 
-WHY_NOT = {"ragged": "they have another number of values than the header has columns",
-           "undated": "they have no date", "no code": "they have no code",
-           "unknown patient": "their patients are not in the table of patients (of another export, perhaps)",
-           "pre-birth": "they lie before the birth", "future": "they lie in the future"}
+
+WHY_NOT = {
+    "ragged": "they have another number of values than the header has columns",
+    "undated": "they have no date",
+    "no code": "they have no code",
+    "unknown patient": "their patients are not in the table of patients (of another export, perhaps)",
+    "pre-birth": "they lie before the birth",
+    "future": "they lie in the future",
+}
+
 
 def counted(
     file: str,
-    counts: dict, # rows by reason
+    counts: dict,  # rows by reason
     ragged: int = 0,
-    where: object = None, # what a message calls the file; default: `file`
-    until: object = None, # as the caller gave it: then rows after it are no fault of the file
+    where: object = None,  # what a message calls the file; default: `file`
+    until: object = None,  # as the caller gave it: then rows after it are no fault of the file
 ) -> dict:
     "A row of the reading report. Raises `DataError` for a file with rows all of which are faulty."
     of = {"kept": 0, **dict.fromkeys(REASONS, 0)} | counts | {"ragged": ragged}
@@ -240,46 +355,68 @@ def counted(
     rows, fault = sum(of.values()), max(faults, key=of.get)
     if rows and rows == sum(of[r] for r in faults):
         said = ", ".join(f"{n:,} {reason}" for reason, n in of.items() if n)
-        raise DataError(f"{where or file}: found {rows:,} rows, of which none can be used ({said}): {faults[fault]}.")
+        raise DataError(
+            f"{where or file}: found {rows:,} rows, of which none can be used ({said}): {faults[fault]}."
+        )
     return {"file": file, "rows": rows, **of}
+
 
 def facts(people: People):
     "Births, deaths, sex, race and ethnicity of patients, as a table of events."
     of = people.frame
-    rows = [of.assign(time=of["birth"], code=BIRTH, kind="birth"),
-            of.assign(time=of["death"], code=DEATH, kind="death").dropna(subset="time")]
+    rows = [
+        of.assign(time=of["birth"], code=BIRTH, kind="birth"),
+        of.assign(time=of["death"], code=DEATH, kind="death").dropna(subset="time"),
+    ]
     undated = pd.Series(pd.NaT, of.index, "datetime64[us]")
     for system, name in (("GENDER", "sex"), ("RACE", "race"), ("ETHNICITY", "ethnicity")):
-        if name not in of: continue
+        if name not in of:
+            continue
         code = system + "//" + of[name].astype("string")
         rows.append(of.assign(time=undated, code=code, kind="demographic").dropna(subset="code"))
     table = pd.concat(rows, ignore_index=True).assign(numeric_value=None, visit_id=None)
     return ibis.memtable(table[list(SCHEMA)], schema=ibis.schema(SCHEMA))
 
+
 def assemble(
     people: People,
-    visits, # of `settle_visits`, or None
+    visits,  # of `settle_visits`, or None
     settled: Iterable[Settled],
     report: Report,
     digest: str,
 ) -> Events:
     "What a source's chapter hands back."
-    every, named = [*(s.events for s in settled), facts(people)], [s.descriptions.drop("table") for s in settled]
-    if visits is None: where = ibis.memtable(pd.DataFrame(columns=list(VISITS), dtype=object), schema=VISITS)
+    every, named = (
+        [*(s.events for s in settled), facts(people)],
+        [s.descriptions.drop("table") for s in settled],
+    )
+    if visits is None:
+        where = ibis.memtable(pd.DataFrame(columns=list(VISITS), dtype=object), schema=VISITS)
     else:
         kept = visits.filter(_.reason.isnull())
-        where = kept.select("visit_id", "subject_id", "stop", "class", start="time").select(*VISITS).cast(VISITS)
+        where = (
+            kept.select("visit_id", "subject_id", "stop", "class", start="time").select(*VISITS).cast(VISITS)
+        )
         coded = kept.filter(_.code.notnull())
         of_visit = {"numeric_value": ibis.null("float32"), "kind": ibis.literal("encounter")}
         every.append(coded.select("subject_id", "time", "code", "visit_id", **of_visit).select(*SCHEMA))
         named.append(coded.group_by(["code", "description"]).aggregate(n=_.count()))
     subjects = people.frame[["subject_id", "source_id", *(["split"] if "split" in people.frame else [])]]
-    subjects = ibis.memtable(subjects.astype({"source_id": "string"}), schema={c: "int64" if c == "subject_id" else "string" for c in subjects})
-    table = ibis.union(*(t.cast(SCHEMA) for t in every))   # cast: Spark numbers rows in 32 bits
+    subjects = ibis.memtable(
+        subjects.astype({"source_id": "string"}),
+        schema={c: "int64" if c == "subject_id" else "string" for c in subjects},
+    )
+    table = ibis.union(*(t.cast(SCHEMA) for t in every))  # cast: Spark numbers rows in 32 bits
     return Events(table, where, _best_names(named), subjects, report, digest)
+
 
 def _best_names(named):
     "Code and description: of several the most frequent."
     best = ibis.row_number().over(group_by="code", order_by=[ibis.desc("n"), "description"])
-    sums = ibis.union(*named).filter(_.description.notnull()).group_by(["code", "description"]).aggregate(n=_.n.sum())
+    sums = (
+        ibis.union(*named)
+        .filter(_.description.notnull())
+        .group_by(["code", "description"])
+        .aggregate(n=_.n.sum())
+    )
     return computed(sums.mutate(rank=best).filter(_["rank"] == 0).select("code", "description"))

@@ -18,66 +18,96 @@ from .vocab import CLS, FIRST_CODE, SEP
 @dataclass(frozen=True)
 class Batch:
     "Windows side by side: the one thing every encoder takes."
-    codes: torch.Tensor       # b t
-    ages: torch.Tensor        # b t
-    visits: torch.Tensor      # b t
-    positions: torch.Tensor   # b t
-    days: torch.Tensor        # b t
-    mask: torch.Tensor        # b t
+
+    codes: torch.Tensor  # b t
+    ages: torch.Tensor  # b t
+    visits: torch.Tensor  # b t
+    positions: torch.Tensor  # b t
+    days: torch.Tensor  # b t
+    mask: torch.Tensor  # b t
     subject_id: torch.Tensor  # b
 
-    def __len__(self): return len(self.codes)
+    def __len__(self):
+        return len(self.codes)
 
     @property
-    def eligible(self)->torch.Tensor: return self.mask & (self.codes >= FIRST_CODE)  # b t, neither special nor unknown
+    def eligible(self) -> torch.Tensor:
+        return self.mask & (self.codes >= FIRST_CODE)  # b t, neither special nor unknown
 
     @property
-    def tokens(self)->int: return int(self.mask.sum())
+    def tokens(self) -> int:
+        return int(self.mask.sum())
 
     @property
-    def visit_order(self)->torch.Tensor: return self.visits.cummax(1).values  # b t, the visit a token stands in or closes: [SEP] with its visit, [CLS] 0
+    def visit_order(self) -> torch.Tensor:
+        return self.visits.cummax(
+            1
+        ).values  # b t, the visit a token stands in or closes: [SEP] with its visit, [CLS] 0
 
-    def map(self, f): return Batch(**{x.name: f(getattr(self, x.name)) for x in fields(self)})
-    def to(self, device): return self.map(lambda t: t.to(device, non_blocking=True))
-    def __getitem__(self, rows): return self.map(lambda t: t[rows])
-    def replace(self, **changes): return Batch(**{x.name: changes.get(x.name, getattr(self, x.name)) for x in fields(self)})
+    def map(self, f):
+        return Batch(**{x.name: f(getattr(self, x.name)) for x in fields(self)})
+
+    def to(self, device):
+        return self.map(lambda t: t.to(device, non_blocking=True))
+
+    def __getitem__(self, rows):
+        return self.map(lambda t: t[rows])
+
+    def replace(self, **changes):
+        return Batch(**{x.name: changes.get(x.name, getattr(self, x.name)) for x in fields(self)})
 
 # %% ../../nbs/1_data/44_batch.ipynb #08aa5804
 def keep_codes(
-    batch, # a `Batch`
-    keep, # b t: True where a code stays
-)->Batch:
+    batch,  # a `Batch`
+    keep,  # b t: True where a code stays
+) -> Batch:
     "The batch without the other codes: visits, positions and days count from the first code that stays."
     keep, order = keep & (batch.visits > 0), batch.visit_order * batch.mask
     alive = torch.zeros(len(batch), int(order.max()) + 1, dtype=torch.bool, device=keep.device)
-    alive = alive.scatter_reduce(1, order, keep, "amax")                            # b v
+    alive = alive.scatter_reduce(1, order, keep, "amax")  # b v
     stay = keep | (batch.codes == CLS) | ((batch.codes == SEP) & alive.gather(1, order))
     t = max(1, int(stay.sum(1).max()))
     index = (~stay).long().argsort(dim=1, stable=True)[:, :t]
     mask = stay.gather(1, index)
     close = lambda x: x.gather(1, index) * mask
-    number = alive.cumsum(1).gather(1, close(order))                                 # b t: visits that live, up to this one
+    number = alive.cumsum(1).gather(1, close(order))  # b t: visits that live, up to this one
     days, visits = close(batch.days), torch.where(close(batch.visits) > 0, number, 0)
     first = days.masked_fill(visits == 0, 2**62).amin(1, keepdim=True)
     days = torch.where(close(order) > 0, days - first, 0)
-    return Batch(close(batch.codes), close(batch.ages), visits, torch.arange(t, device=mask.device) * mask, days, mask, batch.subject_id)
+    return Batch(
+        close(batch.codes),
+        close(batch.ages),
+        visits,
+        torch.arange(t, device=mask.device) * mask,
+        days,
+        mask,
+        batch.subject_id,
+    )
 
 # %% ../../nbs/1_data/44_batch.ipynb #ff8b1563
-def scramble(x, seed=0)->np.ndarray:
+def scramble(x, seed=0) -> np.ndarray:
     "A hash of integers that looks uniform: 64-bit keys for sorting."
     with np.errstate(over="ignore"):
-        z = np.asarray(x).astype(np.uint64) + np.uint64(seed % 2**63) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)): z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+        z = (
+            np.asarray(x).astype(np.uint64)
+            + np.uint64(seed % 2**63) * np.uint64(0x9E3779B97F4A7C15)
+            + np.uint64(0x632BE59BD9B4E019)
+        )
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
         return z ^ (z >> np.uint64(31))
 
 # %% ../../nbs/1_data/44_batch.ipynb #e857c4b4
-def window_starts(visit, begin, end, max_seq_length)->np.ndarray:
+def window_starts(visit, begin, end, max_seq_length) -> np.ndarray:
     "For windows that end before flat position `end`, of patients that begin at `begin`: the first position that still fits."
     start, last = end - 1, visit[end - 1]
-    for _ in range(max_seq_length - 3):      # [CLS], one code and [SEP] always fit
+    for _ in range(max_seq_length - 3):  # [CLS], one code and [SEP] always fit
         earlier = start - 1
-        fits = (earlier >= begin) & (1 + (end - earlier) + (last - visit[np.maximum(earlier, 0)] + 1) <= max_seq_length)
-        if not fits.any(): break
+        fits = (earlier >= begin) & (
+            1 + (end - earlier) + (last - visit[np.maximum(earlier, 0)] + 1) <= max_seq_length
+        )
+        if not fits.any():
+            break
         start = np.where(fits, earlier, start)
     return start
 
@@ -85,121 +115,174 @@ def window_starts(visit, begin, end, max_seq_length)->np.ndarray:
 @dataclass(frozen=True)
 class Windows:
     "Stretches of patients: row in `sequences`, start and end in the flat arrays, and a key for the order inside visits."
+
     row: np.ndarray
     start: np.ndarray
     end: np.ndarray
     key: np.ndarray
 
-    def __len__(self): return len(self.row)
-    def __getitem__(self, i): return Windows(self.row[i], self.start[i], self.end[i], self.key[i])
+    def __len__(self):
+        return len(self.row)
 
-    def lengths(self, visit): return 2 + self.end - self.start + visit[self.end - 1] - visit[self.start]  # tokens, [CLS] and [SEP] included
+    def __getitem__(self, i):
+        return Windows(self.row[i], self.start[i], self.end[i], self.key[i])
+
+    def lengths(self, visit):
+        return (
+            2 + self.end - self.start + visit[self.end - 1] - visit[self.start]
+        )  # tokens, [CLS] and [SEP] included
 
 # %% ../../nbs/1_data/44_batch.ipynb #02a5f0b4
-def recent_windows(sequences, rows, max_seq_length, seed=0)->Windows:
+def recent_windows(sequences, rows, max_seq_length, seed=0) -> Windows:
     "The most recent window of each patient: what evaluation sees."
     rows, end = np.asarray(rows), sequences.offsets[1:][rows]
     start = window_starts(sequences.visit, sequences.offsets[:-1][rows], end, max_seq_length)
     return Windows(rows, start, end, scramble(rows, seed))
 
-def history_windows(sequences, rows, max_seq_length, seed=0)->Windows:
+
+def history_windows(sequences, rows, max_seq_length, seed=0) -> Windows:
     "The window that ends before each patient's last visit; patients of a single visit have none."
     rows = np.asarray(rows)
     begin, last = sequences.offsets[:-1][rows], sequences.visit[sequences.offsets[1:][rows] - 1]
     rows, begin, last = rows[last > 0], begin[last > 0], last[last > 0]
-    end = begin + np.array([np.searchsorted(sequences.patient(r)["visit"], v) for r, v in zip(rows, last)], np.int64)
-    return Windows(rows, window_starts(sequences.visit, begin, end, max_seq_length), end, scramble(rows, seed))
+    end = begin + np.array(
+        [np.searchsorted(sequences.patient(r)["visit"], v) for r, v in zip(rows, last)], np.int64
+    )
+    return Windows(
+        rows, window_starts(sequences.visit, begin, end, max_seq_length), end, scramble(rows, seed)
+    )
 
-def drawn_windows(sequences, rows, max_seq_length, seed, epoch)->Windows:
+
+def drawn_windows(sequences, rows, max_seq_length, seed, epoch) -> Windows:
     "Windows over whole histories until their codes are as many as the patients have: an epoch. A patient is drawn by the root of the number of its codes."
     rng, rows = np.random.default_rng([seed, epoch]), np.asarray(rows)
     n, ends, out, have = np.diff(sequences.offsets)[rows], _visit_ends(sequences), [], 0
     while have < n.sum():
-        i = rng.choice(len(rows), size=max(64, (n.sum() - have) // (max_seq_length - 2)), p=np.sqrt(n) / np.sqrt(n).sum())
-        row, at = rows[i], sequences.offsets[rows[i]] + rng.integers(0, n[i])   # a code, uniformly; the window ends with its visit
+        i = rng.choice(
+            len(rows), size=max(64, (n.sum() - have) // (max_seq_length - 2)), p=np.sqrt(n) / np.sqrt(n).sum()
+        )
+        row, at = (
+            rows[i],
+            sequences.offsets[rows[i]] + rng.integers(0, n[i]),
+        )  # a code, uniformly; the window ends with its visit
         end = ends[np.searchsorted(ends, at, side="right")]
         start = window_starts(sequences.visit, sequences.offsets[:-1][row], end, max_seq_length)
-        out.append((row, start, end)); have += int((end - start).sum())
+        out.append((row, start, end))
+        have += int((end - start).sum())
     row, start, end = (np.concatenate(x) for x in zip(*out))
     enough = int(np.searchsorted(np.cumsum(end - start), n.sum())) + 1
-    return Windows(row[:enough], start[:enough], end[:enough], scramble(np.arange(enough), seed * 1_000_003 + epoch))
+    return Windows(
+        row[:enough], start[:enough], end[:enough], scramble(np.arange(enough), seed * 1_000_003 + epoch)
+    )
 
 # %% ../../nbs/1_data/44_batch.ipynb #5111d142
 def _visit_ends(sequences):
     change = np.flatnonzero(np.diff(sequences.visit)) + 1
-    return np.unique(np.concatenate([change, sequences.offsets[1:]]))   # also where two patients of a single visit meet
+    return np.unique(
+        np.concatenate([change, sequences.offsets[1:]])
+    )  # also where two patients of a single visit meet
 
 # %% ../../nbs/1_data/44_batch.ipynb #c6fde1d4
-def collate(sequences, windows)->Batch:
+def collate(sequences, windows) -> Batch:
     "Windows → a `Batch`, padded to the longest of them."
     whole = _visit_begin(sequences, windows)
     n = windows.end - whole
-    w = np.repeat(np.arange(len(windows)), n)                                    # which window a code is of
-    at = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + np.repeat(whole, n)  # where it is in the flat arrays
+    w = np.repeat(np.arange(len(windows)), n)  # which window a code is of
+    at = (
+        np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + np.repeat(whole, n)
+    )  # where it is in the flat arrays
     at = at[np.lexsort((scramble(at ^ windows.key[w].astype(np.int64)), sequences.visit[at], w))]
     keep = np.arange(n.sum()) >= np.repeat(np.cumsum(n) - (windows.end - windows.start), n)
     at, w = at[keep], w[keep]
     visit = sequences.visit[at] - sequences.visit[windows.start][w] + 1
     size = windows.end - windows.start
-    column = np.arange(len(at)) - np.repeat(np.cumsum(size) - size, size) + visit    # one [CLS] and visit - 1 [SEP]s stand before it
+    column = (
+        np.arange(len(at)) - np.repeat(np.cumsum(size) - size, size) + visit
+    )  # one [CLS] and visit - 1 [SEP]s stand before it
     return _fill(sequences, windows, at, w, visit, column)
 
 # %% ../../nbs/1_data/44_batch.ipynb #f586abe9
 def _visit_begin(sequences, windows):
     "The flat position at which the first visit of each window begins."
     first, visit = sequences.offsets[:-1][windows.row], sequences.visit
-    return np.array([f + np.searchsorted(visit[f:s + 1], visit[s]) for f, s in zip(first, windows.start)], np.int64)
+    return np.array(
+        [f + np.searchsorted(visit[f : s + 1], visit[s]) for f, s in zip(first, windows.start)], np.int64
+    )
+
 
 def _fill(sequences, windows, at, w, visit, column):
     t = int(windows.lengths(sequences.visit).max())
     codes, ages, visits, days = (np.zeros((len(windows), t), np.int64) for _ in range(4))
     codes[:, 0] = CLS
-    last = np.append((np.diff(visit) != 0) | (np.diff(w) != 0), True)             # the last code of its visit
+    last = np.append((np.diff(visit) != 0) | (np.diff(w) != 0), True)  # the last code of its visit
     codes[w, column], codes[w[last], column[last] + 1] = sequences.code[at], SEP
     ages[w, column], visits[w, column] = sequences.age_days[at] // 365.25, visit
     since = sequences.day[at] - sequences.day[windows.start][w]
     days[w, column], days[w[last], column[last] + 1] = since, since[last]
     mask = codes > 0
     positions = np.arange(t) * mask
-    return Batch(*(torch.from_numpy(np.ascontiguousarray(x)) for x in (codes, ages, visits, positions, days, mask, sequences.subject_id[windows.row])))
+    return Batch(
+        *(
+            torch.from_numpy(np.ascontiguousarray(x))
+            for x in (codes, ages, visits, positions, days, mask, sequences.subject_id[windows.row])
+        )
+    )
 
 # %% ../../nbs/1_data/44_batch.ipynb #4877f960
 class Loader:
     "Batches of an epoch, in an order fixed by `seed` and `epoch`; with `recent`, one window a patient, the same every time."
+
     def __init__(self, sequences, rows, max_seq_length, batch_size, seed=0, recent=False, pool=50):
         self.sequences, self.rows, self.recent, self.pool = sequences, np.asarray(rows), recent, pool
         self.max_seq_length, self.batch_size, self.seed, self.epoch = max_seq_length, batch_size, seed, 0
-        if not len(self.rows): raise ValueError("no patient with a code in this split; nothing to batch.")
-        if max_seq_length < 4: raise ValueError(f"max_seq_length {max_seq_length}: expected at least 4.")
+        if not len(self.rows):
+            raise ValueError("no patient with a code in this split; nothing to batch.")
+        if max_seq_length < 4:
+            raise ValueError(f"max_seq_length {max_seq_length}: expected at least 4.")
 
     @property
-    def codes(self)->int: return int(np.diff(self.sequences.offsets)[self.rows].sum())
+    def codes(self) -> int:
+        return int(np.diff(self.sequences.offsets)[self.rows].sum())
 
-    def draw(self)->Windows:
+    def draw(self) -> Windows:
         "The epoch's windows."
-        return recent_windows(self.sequences, self.rows, self.max_seq_length, self.seed) if self.recent else \
-               drawn_windows(self.sequences, self.rows, self.max_seq_length, self.seed, self.epoch)
+        return (
+            recent_windows(self.sequences, self.rows, self.max_seq_length, self.seed)
+            if self.recent
+            else drawn_windows(self.sequences, self.rows, self.max_seq_length, self.seed, self.epoch)
+        )
 
-    def plan(self)->list:
+    def plan(self) -> list:
         "The epoch's batches as `Windows`, of nearly equal length inside a batch."
         draw = self.draw()
         lengths, size = draw.lengths(self.sequences.visit), self.batch_size * self.pool
-        pools = [np.arange(len(draw))] if self.recent else [np.arange(i, min(i + size, len(draw))) for i in range(0, len(draw), size)]
+        pools = (
+            [np.arange(len(draw))]
+            if self.recent
+            else [np.arange(i, min(i + size, len(draw))) for i in range(0, len(draw), size)]
+        )
         order = [p[np.argsort(lengths[p], kind="stable")] for p in pools]
-        batches = [draw[o[i:i + self.batch_size]] for o in order for i in range(0, len(o), self.batch_size)]
-        if not self.recent: batches = [batches[i] for i in np.random.default_rng([self.seed, self.epoch, 1]).permutation(len(batches))]
+        batches = [draw[o[i : i + self.batch_size]] for o in order for i in range(0, len(o), self.batch_size)]
+        if not self.recent:
+            batches = [
+                batches[i]
+                for i in np.random.default_rng([self.seed, self.epoch, 1]).permutation(len(batches))
+            ]
         return batches
 
     def histories(self):
         "Instead of the epoch: (`Batch`, rows) of the windows that end before each patient's last visit, short ones first."
         draw = history_windows(self.sequences, self.rows, self.max_seq_length, self.seed)
         order = np.argsort(draw.lengths(self.sequences.visit), kind="stable")
-        parts = [draw[order[i:i + self.batch_size]] for i in range(0, len(draw), self.batch_size)]
+        parts = [draw[order[i : i + self.batch_size]] for i in range(0, len(draw), self.batch_size)]
         return ((collate(self.sequences, part), part.row) for part in parts)
 
     def since(self, position):
         "The epoch's batches from the one at `position` on."
         return (collate(self.sequences, windows) for windows in self.plan()[position:])
 
-    def __iter__(self): return self.since(0)
-    def __len__(self): return len(self.plan())
+    def __iter__(self):
+        return self.since(0)
+
+    def __len__(self):
+        return len(self.plan())

@@ -10,9 +10,9 @@ __all__ = ['CLINICAL', 'KINDS', 'BIRTH', 'DEATH', 'SCHEMA', 'SPLITS', 'BUNDLED',
 # %% ../../nbs/1_data/12_events.ipynb #48e721eb
 import hashlib
 import os
-import warnings
 import sys
 import uuid
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,56 +22,88 @@ import ibis
 import pandas as pd
 from ibis import _
 
-from .table_files import DataError, nearest, shape, shown
-from .moments import asked, last_moment
 from .markup import fill, joined, table
+from .moments import asked, last_moment
+from .table_files import DataError, nearest, shape, shown
 
 # %% ../../nbs/1_data/12_events.ipynb #f69977c8
-CLINICAL = ("condition", "medication", "procedure", "observation", "immunization", "allergy", "careplan", "device")
+CLINICAL = (
+    "condition",
+    "medication",
+    "procedure",
+    "observation",
+    "immunization",
+    "allergy",
+    "careplan",
+    "device",
+)
 KINDS = (*CLINICAL, "encounter", "demographic", "birth", "death")
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"  # the codes that MEDS reserves
-SCHEMA = {"subject_id": "int64", "time": "timestamp(6)", "code": "string", "numeric_value": "float32",
-          "visit_id": "int64", "kind": "string"}
+SCHEMA = {
+    "subject_id": "int64",
+    "time": "timestamp(6)",
+    "code": "string",
+    "numeric_value": "float32",
+    "visit_id": "int64",
+    "kind": "string",
+}
 SPLITS = ("train", "valid", "test")
-BUNDLED = "the bundled sample"   # what its report calls it: simulated, public, nobody's
-LARGEST = 3.4e38   # a float32 holds no more; NaN and infinity lie beyond it
-VISITS = {"visit_id": "int64", "subject_id": "int64", "start": "timestamp(6)", "stop": "timestamp(6)", "class": "string"}
+BUNDLED = "the bundled sample"  # what its report calls it: simulated, public, nobody's
+LARGEST = 3.4e38  # a float32 holds no more; NaN and infinity lie beyond it
+VISITS = {
+    "visit_id": "int64",
+    "subject_id": "int64",
+    "start": "timestamp(6)",
+    "stop": "timestamp(6)",
+    "class": "string",
+}
 
 # %% ../../nbs/1_data/12_events.ipynb #48c0305a
 class Remark(NamedTuple):
     "Something that was read, but changed or doubtful, and how often: in file, such as 10 visits that end before they begin."
+
     file: str
     what: str
     n: int
 
-    def __str__(self): return f"{self.file}: {self.n:,} {self.what}."
+    def __str__(self):
+        return f"{self.file}: {self.n:,} {self.what}."
+
 
 @dataclass(frozen=True)
 class Report:
     "What reading did: one row a file, with the rows in, the rows kept and the rows set aside by reason."
+
     frame: pd.DataFrame
     source: str = ""
-    notes: tuple = ()        # sentences without counts of patients or rows
-    remarks: tuple = ()      # of `Remark`: what was kept, but changed or doubtful
-    public: bool = False     # whether nobody real is in it, so that no count needs hiding: the bundled sample alone
+    notes: tuple = ()  # sentences without counts of patients or rows
+    remarks: tuple = ()  # of `Remark`: what was kept, but changed or doubtful
+    public: bool = (
+        False  # whether nobody real is in it, so that no count needs hiding: the bundled sample alone
+    )
 
     @classmethod
-    def of(cls, counts: pd.DataFrame, source: str, notes: Iterable, remarks: Iterable, public: bool = False) -> "Report":
+    def of(
+        cls, counts: pd.DataFrame, source: str, notes: Iterable, remarks: Iterable, public: bool = False
+    ) -> "Report":
         "A report that accounts for every row, and says of which files nothing is kept. Raises if a row is unaccounted for."
         empty = counts[(counts["rows"] > 0) & (counts["kept"] == 0)]
         nothing = [Remark(r.file, "rows, of which none is kept", int(r.rows)) for r in empty.itertuples()]
         return cls(counts, source, tuple(notes), (*remarks, *nothing), public).check()
 
     @property
-    def reasons(self): return [c for c in self.frame.columns if c not in ("file", "rows", "kept")]
+    def reasons(self):
+        return [c for c in self.frame.columns if c not in ("file", "rows", "kept")]
 
     def check(self):
         "Raise if a row is unaccounted for."
         lost = self.frame["rows"] - self.frame["kept"] - self.frame[self.reasons].sum(axis=1)
-        if lost.any(): raise AssertionError(f"rows unaccounted for: {lost[lost != 0].to_dict()}")
+        if lost.any():
+            raise AssertionError(f"rows unaccounted for: {lost[lost != 0].to_dict()}")
         return self
 
-    def total(self, column): return int(self.frame[column].sum())
+    def total(self, column):
+        return int(self.frame[column].sum())
 
     def table(self):
         "The report as a table with totals, reasons that never occur left out."
@@ -80,7 +112,14 @@ class Report:
         return pd.concat([out, out.sum().rename("total").to_frame().T]).astype(int)
 
     def __str__(self):
-        return "\n".join([f"Read from {self.source}", self.table().map("{:,}".format).to_string(), *map(str, self.remarks), *self.notes])
+        return "\n".join(
+            [
+                f"Read from {self.source}",
+                self.table().map("{:,}".format).to_string(),
+                *map(str, self.remarks),
+                *self.notes,
+            ]
+        )
 
     __repr__ = __str__
 
@@ -89,7 +128,7 @@ class Report:
         return fill("<p>Read from <b>{}</b></p>{}{}", self.source, table(self.table(), "{:,}"), said)
 
 # %% ../../nbs/1_data/12_events.ipynb #6473f730
-def split_of(source_id)->str:
+def split_of(source_id) -> str:
     "train (70 %), valid (10 %) or test (20 %), by a hash of the source patient id."
     bucket = int.from_bytes(hashlib.sha256(str(source_id).encode()).digest()[:8], "big") % 100
     return "train" if bucket < 70 else "valid" if bucket < 80 else "test"
@@ -98,18 +137,23 @@ def split_of(source_id)->str:
 @dataclass(frozen=True)
 class Events:
     "Everything read from one source. The tables are lazy Ibis expressions."
-    table: Any     # the event table: columns of `SCHEMA`
-    visits: Any    # visit_id, subject_id, start, stop, class; a visit is known by its subject and its id
-    codes: Any     # MEDS code metadata: code, description
+
+    table: Any  # the event table: columns of `SCHEMA`
+    visits: Any  # visit_id, subject_id, start, stop, class; a visit is known by its subject and its id
+    codes: Any  # MEDS code metadata: code, description
     subjects: Any  # subject_id, source_id: never leaves this machine; split, where the source has its own
     report: Report
     fingerprint: str
-    files: tuple = ()   # of `Snapshot`: files that the tables read when they are asked, and that must not change
-    named: Any = None   # the tables that the fingerprint names
+    files: tuple = ()  # of `Snapshot`: files that the tables read when they are asked, and that must not change
+    named: Any = None  # the tables that the fingerprint names
 
     def __post_init__(self):
         tables, named = (self.table, self.visits, self.codes, self.subjects), self.named
-        if named is not None and self.fingerprint == named[0] and any(a is not b for a, b in zip(tables, named[1])):
+        if (
+            named is not None
+            and self.fingerprint == named[0]
+            and any(a is not b for a, b in zip(tables, named[1]))
+        ):
             object.__setattr__(self, "fingerprint", f"changed-{uuid.uuid4().hex}")
         object.__setattr__(self, "named", (self.fingerprint, tables))
 
@@ -125,7 +169,11 @@ class Events:
         such as "fold 3", whose subjects are in none of the three."""
         people = self.subjects.execute().sort_values("subject_id").set_index("subject_id")
         ours = people["source_id"].map(split_of)
-        return people["split"].where(people["split"].notna(), ours) if "split" in people else ours.rename("split")
+        return (
+            people["split"].where(people["split"].notna(), ours)
+            if "split" in people
+            else ours.rename("split")
+        )
 
     def history(self, subject_id: int) -> pd.DataFrame:
         "One subject's events with descriptions, in time order."
@@ -135,9 +183,9 @@ class Events:
 
 # %% ../../nbs/1_data/12_events.ipynb #d1166e54
 def from_pandas(
-    frame: pd.DataFrame, # subject_id, time, code, kind; numeric_value, visit_id and description where known
+    frame: pd.DataFrame,  # subject_id, time, code, kind; numeric_value, visit_id and description where known
     source: str = "a pandas table",
-    until: object = None, # rows after this moment are set aside as future; default: as `last_moment`
+    until: object = None,  # rows after this moment are set aside as future; default: as `last_moment`
 ) -> Events:
     "Events from a pandas table in the columns above. Raises `DataError` by column and row."
     frame = frame.reset_index(drop=True)
@@ -145,24 +193,31 @@ def from_pandas(
     rows = frame.assign(time=_times(frame["time"], source), subject_id=_ids(frame["subject_id"]))
     rows = rows.assign(code=frame["code"].astype(str), kind=frame["kind"].astype(str))
     for name in ("numeric_value", "visit_id", "description"):
-        if name not in rows: rows[name] = None
+        if name not in rows:
+            rows[name] = None
     until_ = last_moment(until, rows.groupby("subject_id")["time"].min())
     rows["numeric_value"], lost = _numbers(rows["numeric_value"], source)
     digest = hashlib.sha256(pd.util.hash_pandas_object(rows.astype(str), index=False).values.tobytes())
     rows, subjects = _numbered(rows, source)
     why = _aside(rows, until_)
     damaged = int(rewritten(rows["code"]).sum())
-    if damaged: warnings.warn(f"{source}: {damaged:,} {DAMAGED}.", stacklevel=2)
+    if damaged:
+        warnings.warn(f"{source}: {damaged:,} {DAMAGED}.", stacklevel=2)
     remarks = [Remark(source, what, n) for what, n in ((NOT_FINITE, lost), (DAMAGED, damaged)) if n]
     report = Report(_counts(why, source), source, remarks=tuple(remarks))
     digest.update(repr(asked(until, report.frame)).encode())
     return _from_clean(rows.assign(why=why), subjects, report.check(), digest.hexdigest()[:16], until_)
 
 # %% ../../nbs/1_data/12_events.ipynb #983736da
-DAMAGED = "codes look as if a spreadsheet had rewritten them (1.07E+14 for 107000000000000); export them as text"
-LONG = r"//\d{16,}$"   # more digits than a spreadsheet keeps
-SPREADSHEET = (r"//(?:\d[.,]\d+[eE]\+?\d+|\d{6,}\.0|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
-               r"|#(?:N/A|REF!|VALUE!|NAME\?|NUM!|DIV/0!)|#+)$")
+DAMAGED = (
+    "codes look as if a spreadsheet had rewritten them (1.07E+14 for 107000000000000); export them as text"
+)
+LONG = r"//\d{16,}$"  # more digits than a spreadsheet keeps
+SPREADSHEET = (
+    r"//(?:\d[.,]\d+[eE]\+?\d+|\d{6,}\.0|\d{1,2}-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+    r"|#(?:N/A|REF!|VALUE!|NAME\?|NUM!|DIV/0!)|#+)$"
+)
+
 
 def rewritten(codes: pd.Series) -> pd.Series:
     "Whether each code looks as if a spreadsheet had rewritten it: shown as a number or a date, or cut after 15 digits."
@@ -170,12 +225,18 @@ def rewritten(codes: pd.Series) -> pd.Series:
     rounded = codes[long].nunique() > 2 and codes[long].str.endswith("0").all()
     return codes.str.contains(SPREADSHEET) | (long & rounded)
 
+
 NOT_FINITE = "numbers that are infinite or too large: left out"
+
 
 def _numbered(rows, source):
     "Rows with the dense ranks of subjects and of visits (a visit number may be a patient's own); and the subjects."
-    try: ids = {s: i for i, s in enumerate(sorted(rows["subject_id"].unique()))}
-    except TypeError: raise DataError(f"{source}: column 'subject_id': found ids of several types; expected all numbers or all texts.") from None
+    try:
+        ids = {s: i for i, s in enumerate(sorted(rows["subject_id"].unique()))}
+    except TypeError:
+        raise DataError(
+            f"{source}: column 'subject_id': found ids of several types; expected all numbers or all texts."
+        ) from None
     subjects = pd.DataFrame({"subject_id": range(len(ids)), "source_id": [str(s) for s in ids]})
     rows = rows.assign(subject_id=rows["subject_id"].map(ids))
     there = rows["visit_id"].notna()
@@ -183,30 +244,37 @@ def _numbered(rows, source):
     visit = pd.Series(pd.factorize(pairs)[0], rows.index[there], dtype="Int64")
     return rows.assign(visit_id=visit.reindex(rows.index)), subjects
 
+
 def _aside(rows, until) -> pd.Series:
     "Per row: kept, or the reason for which it is set aside."
+
     def fact(kind):
         first = rows[rows["kind"] == kind].groupby("subject_id")["time"].min()
         return rows["subject_id"].map(first.to_dict()).astype("datetime64[us]")
+
     birth, death, clinical = fact("birth"), fact("death"), rows["kind"].isin(CLINICAL)
     at_some_hour = (death == death.dt.normalize()) & (rows["time"].dt.normalize() == death)
     why = pd.Series("kept", rows.index)
     why[rows.duplicated(list(SCHEMA))] = "duplicate"
-    if until is not None: why[rows["time"] > until] = "future"
+    if until is not None:
+        why[rows["time"] > until] = "future"
     why[(rows["time"] > death) & ~at_some_hour] = "post-death"
     why[rows["time"] < birth - pd.Timedelta(days=1)] = "pre-birth"
     why[clinical & rows["time"].isna()] = "undated"
     return why
+
 
 def _counts(why, source) -> pd.DataFrame:
     n = why.value_counts()
     reasons = {r: [int(k)] for r, k in n.items() if r != "kept"}
     return pd.DataFrame({"file": [source], "rows": [len(why)], "kept": [int(n.get("kept", 0))], **reasons})
 
+
 def _ids(column):
     "Ids as they are; whole numbers that a merge turned into floats become whole again."
     whole = pd.api.types.is_float_dtype(column) and (column == column.round()).all()
     return column.astype("int64") if whole else column
+
 
 def _numbers(column, source) -> tuple:
     "Finite numbers or null; and how many were not finite."
@@ -214,7 +282,9 @@ def _numbers(column, source) -> tuple:
     bad = numbers.isna() & column.notna()
     if bad.any():
         i = bad.idxmax()
-        raise DataError(f"{source}: column 'numeric_value', row {i}: found {shape(column[i])}; expected a number.")
+        raise DataError(
+            f"{source}: column 'numeric_value', row {i}: found {shape(column[i])}; expected a number."
+        )
     lost = numbers.abs() > LARGEST
     return numbers.mask(lost), int(lost.sum())
 
@@ -223,27 +293,39 @@ def _check_columns(frame, source):
     needed = ("subject_id", "time", "code", "kind")
     for name in needed:
         if name not in frame:
-            raise DataError(f"{source}: column {name!r} is missing; found {shown(frame.columns, needed)}."
-                            f"{nearest(name, set(map(str, frame.columns)) - set(needed)) if set(needed) & set(frame) else ''}")
+            raise DataError(
+                f"{source}: column {name!r} is missing; found {shown(frame.columns, needed)}."
+                f"{nearest(name, set(map(str, frame.columns)) - set(needed)) if set(needed) & set(frame) else ''}"
+            )
         if name != "time" and frame[name].isna().any():
-            raise DataError(f"{source}: column {name!r}, row {frame[name].isna().idxmax()}: empty; expected a value.")
+            raise DataError(
+                f"{source}: column {name!r}, row {frame[name].isna().idxmax()}: empty; expected a value."
+            )
     odd = ~frame["kind"].isin(KINDS)
     if odd.any():
         kind = str(frame["kind"][odd].iloc[0])
-        raise DataError(f"{source}: column 'kind', row {odd.idxmax()}: found {shape(kind)}; expected one of {', '.join(KINDS)}."
-                        f"{nearest(kind, KINDS)}")
-    if not len(frame): raise DataError(f"{source}: no rows; expected at least one event.")
+        raise DataError(
+            f"{source}: column 'kind', row {odd.idxmax()}: found {shape(kind)}; expected one of {', '.join(KINDS)}."
+            f"{nearest(kind, KINDS)}"
+        )
+    if not len(frame):
+        raise DataError(f"{source}: no rows; expected at least one event.")
+
 
 def _times(column, source):
     dated = pd.api.types.is_datetime64_any_dtype(column)
     text = column if dated else column.where(column.isna(), column.astype(str))
     times = pd.to_datetime(text, errors="coerce", utc=True, format=None if dated else "ISO8601")
-    if pd.api.types.is_numeric_dtype(column): times[:] = pd.NaT   # 20100101 is a number, and nobody's date
+    if pd.api.types.is_numeric_dtype(column):
+        times[:] = pd.NaT  # 20100101 is a number, and nobody's date
     bad = times.isna() & column.notna()
     if bad.any():
         i = bad.idxmax()
-        raise DataError(f"{source}: column 'time', row {i}: found {shape(column[i])}; expected an ISO date or time.")
+        raise DataError(
+            f"{source}: column 'time', row {i}: found {shape(column[i])}; expected an ISO date or time."
+        )
     return times.dt.tz_localize(None)
+
 
 def _from_clean(rows, subjects, report, digest, until):
     "Events of the rows that are kept; a visit that goes on after `until` has no end yet."
@@ -251,59 +333,104 @@ def _from_clean(rows, subjects, report, digest, until):
     table = ibis.memtable(kept[list(SCHEMA)], schema=ibis.schema(SCHEMA))
     codes = kept[["code", "description"]].drop_duplicates("code").astype({"description": "string"})
     seen = rows[rows["why"].isin(["kept", "future"]) & rows["visit_id"].notna() & rows["time"].notna()]
-    visits = seen.groupby(["visit_id", "subject_id"], as_index=False).agg(start=("time", "min"), stop=("time", "max"))
+    visits = seen.groupby(["visit_id", "subject_id"], as_index=False).agg(
+        start=("time", "min"), stop=("time", "max")
+    )
     if until is not None:
         visits = visits[visits["start"] <= until]
         visits = visits.assign(stop=visits["stop"].where(visits["stop"] <= until))
-    return Events(table, ibis.memtable(visits.assign(**{"class": None}).astype({"visit_id": "int64"}), schema=VISITS),
-                  ibis.memtable(codes, schema={"code": "string", "description": "string"}),
-                  ibis.memtable(subjects, schema={"subject_id": "int64", "source_id": "string"}), report, digest)
+    return Events(
+        table,
+        ibis.memtable(visits.assign(**{"class": None}).astype({"visit_id": "int64"}), schema=VISITS),
+        ibis.memtable(codes, schema={"code": "string", "description": "string"}),
+        ibis.memtable(subjects, schema={"subject_id": "int64", "source_id": "string"}),
+        report,
+        digest,
+    )
 
 # %% ../../nbs/1_data/12_events.ipynb #3ad96e9d
 def together(*sources: Events) -> Events:
     "Several sources as one. Raises `DataError` for a patient that two of them have."
-    if len(sources) == 1: return sources[0]
+    if len(sources) == 1:
+        return sources[0]
     people = _together_people(sources)
     con, tables, visits, offset = sources[0].table.get_backend(), [], [], 0
     for i, s in enumerate(sources):
-        new = ibis.memtable(people.loc[people["part"] == i, ["subject_id", "new"]], schema={"subject_id": "int64", "new": "int64"})
+        new = ibis.memtable(
+            people.loc[people["part"] == i, ["subject_id", "new"]],
+            schema={"subject_id": "int64", "new": "int64"},
+        )
         t, v = (_within(con, x, s.table.get_backend()) for x in (s.table, s.visits))
-        tables.append(t.join(new, "subject_id").mutate(subject_id=_.new, visit_id=_.visit_id + offset).select(*SCHEMA))
-        visits.append(v.join(new, "subject_id").mutate(subject_id=_.new, visit_id=_.visit_id + offset).select(*VISITS))
+        tables.append(
+            t.join(new, "subject_id").mutate(subject_id=_.new, visit_id=_.visit_id + offset).select(*SCHEMA)
+        )
+        visits.append(
+            v.join(new, "subject_id").mutate(subject_id=_.new, visit_id=_.visit_id + offset).select(*VISITS)
+        )
         offset += int(v.visit_id.max().fill_null(-1).execute()) + 1
-    codes = pd.concat([s.codes.execute() for s in sources]).drop_duplicates("code").astype({"description": "string"})
+    codes = (
+        pd.concat([s.codes.execute() for s in sources])
+        .drop_duplicates("code")
+        .astype({"description": "string"})
+    )
     subjects = people[["new", "source_id", "split"]].rename(columns={"new": "subject_id"})
     digest = hashlib.sha256("".join(s.fingerprint for s in sources).encode()).hexdigest()[:16]
-    return Events(ibis.union(*tables), ibis.union(*visits), ibis.memtable(codes, schema={"code": "string", "description": "string"}),
-                  ibis.memtable(subjects, schema={"subject_id": "int64", "source_id": "string", "split": "string"}),
-                  _together_report([s.report for s in sources]), digest, sum((s.files for s in sources), ()))
+    return Events(
+        ibis.union(*tables),
+        ibis.union(*visits),
+        ibis.memtable(codes, schema={"code": "string", "description": "string"}),
+        ibis.memtable(subjects, schema={"subject_id": "int64", "source_id": "string", "split": "string"}),
+        _together_report([s.report for s in sources]),
+        digest,
+        sum((s.files for s in sources), ()),
+    )
+
 
 def _together_people(sources):
     "Subjects of all, numbered anew by their source ids."
-    parts = [s.subjects.execute().set_index("subject_id", drop=False).assign(part=i, split=s.splits()) for i, s in enumerate(sources)]
+    parts = [
+        s.subjects.execute().set_index("subject_id", drop=False).assign(part=i, split=s.splits())
+        for i, s in enumerate(sources)
+    ]
     people = pd.concat(parts)
     both = people[people.duplicated("source_id", keep=False)].sort_values(["source_id", "part"])
     if len(both):
         first, second = (sources[i].report.source for i in both["part"].iloc[:2])
-        raise DataError(f"{first} and {second}: found {len(both) // 2:,} subject ids in both; expected each patient in one of them.")
+        raise DataError(
+            f"{first} and {second}: found {len(both) // 2:,} subject ids in both; expected each patient in one of them."
+        )
     return people.sort_values("source_id", ignore_index=True).assign(new=range(len(people)))
+
 
 def _together_report(reports):
     frames = [r.frame.assign(file=r.source + "/" + r.frame["file"]) for r in reports]
     remarks = [m._replace(file=f"{r.source}/{m.file}") for r in reports for m in r.remarks]
     notes = dict.fromkeys(n for r in reports for n in r.notes)
-    return Report(pd.concat(frames, ignore_index=True).fillna(0), " and ".join(r.source for r in reports), tuple(notes),
-                  tuple(remarks), all(r.public for r in reports)).check()
+    return Report(
+        pd.concat(frames, ignore_index=True).fillna(0),
+        " and ".join(r.source for r in reports),
+        tuple(notes),
+        tuple(remarks),
+        all(r.public for r in reports),
+    ).check()
+
 
 def _within(con, table, home):
     "The table in `con`, copied there if it lives in another engine."
-    if home is con: return table
+    if home is con:
+        return table
     return con.create_table(ibis.util.gen_name("together"), ibis.memtable(table.to_pyarrow()), temp=True)
 
 # %% ../../nbs/1_data/12_events.ipynb #03ae413f
-def shared_cohort(name)->Path|None:
+def shared_cohort(name) -> Path | None:
     "The folder of a shared test cohort, or None where it is absent. With `CI=true`, absence is an error."
-    folder = Path(os.getenv("EHRSEQ_DATA") or Path(sys.modules["ehrseq"].__file__).parents[2] / "shared" / "data") / name
-    if folder.exists(): return folder
-    if os.getenv("CI") == "true": raise FileNotFoundError(f"{folder} is missing; set EHRSEQ_DATA.")
-    for stream in {sys.stdout, sys.__stderr__}: print(f"skipped: {name} is not in {folder.parent}", file=stream)   # the test run counts them on stderr
+    folder = (
+        Path(os.getenv("EHRSEQ_DATA") or Path(sys.modules["ehrseq"].__file__).parents[2] / "shared" / "data")
+        / name
+    )
+    if folder.exists():
+        return folder
+    if os.getenv("CI") == "true":
+        raise FileNotFoundError(f"{folder} is missing; set EHRSEQ_DATA.")
+    for stream in {sys.stdout, sys.__stderr__}:
+        print(f"skipped: {name} is not in {folder.parent}", file=stream)  # the test run counts them on stderr

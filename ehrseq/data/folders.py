@@ -15,9 +15,9 @@ from pathlib import Path
 
 # %% ../../nbs/1_data/02_folders.ipynb #e292c5f6
 def write_atomic(
-    path: Path | str, # of the file
+    path: Path | str,  # of the file
     content: bytes | str,
-    mode: int = 0o600, # of the file: its owner reads and writes it, nobody else
+    mode: int = 0o600,  # of the file: its owner reads and writes it, nobody else
 ) -> None:
     "Write so that `path` holds the old content or all of the new, whatever happens."
     path = Path(path)
@@ -30,24 +30,32 @@ def write_atomic(
             f.flush()
             os.fsync(f.fileno())
         os.replace(aside, path)
-    finally: aside.unlink(missing_ok=True)
+    finally:
+        aside.unlink(missing_ok=True)
 
 # %% ../../nbs/1_data/02_folders.ipynb #f2bfdd51
 def write_json(path: Path | str, value: object, mode: int = 0o600) -> None:
     "Write a value as JSON, whole or not at all."
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", mode)
 
+
 def read_json(path: Path | str) -> dict:
     "Read a JSON object. Raises `ValueError` naming the file if it is damaged, or holds something else."
-    try: value = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as e: raise ValueError(f"{path}: not JSON, or damaged ({e}).") from None
-    if not isinstance(value, dict): raise ValueError(f"{path}: found a JSON {type(value).__name__}; expected an object.")
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"{path}: not JSON, or damaged ({e}).") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: found a JSON {type(value).__name__}; expected an object.")
     return value
+
 
 def _unique(pairs: list[tuple]) -> dict:
     "An object whose keys differ: of two values under one key, nobody could say which is meant."
-    if len(dict(pairs)) < len(pairs): raise ValueError("an object has the same key twice")
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("an object has the same key twice")
     return dict(pairs)
+
 
 def write_parquet(path: Path | str, table: "pandas.DataFrame") -> None:
     "Write a table as parquet, whole or not at all, for its owner alone."
@@ -59,7 +67,8 @@ def write_parquet(path: Path | str, table: "pandas.DataFrame") -> None:
         os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         table.to_parquet(aside)
         os.replace(aside, path)
-    finally: aside.unlink(missing_ok=True)
+    finally:
+        aside.unlink(missing_ok=True)
 
 # %% ../../nbs/1_data/02_folders.ipynb #ee56d90c
 def private_folder(path: Path | str) -> Path:
@@ -70,29 +79,36 @@ def private_folder(path: Path | str) -> Path:
         path.mkdir(mode=0o700, exist_ok=True)
     return path
 
+
 def private_files(folder: Path | str) -> None:
     "Let only their owner read the files that lie directly in a folder."
     for path in Path(folder).iterdir():
-        if path.is_file() and not path.is_symlink(): path.chmod(0o600)
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o600)
 
 # %% ../../nbs/1_data/02_folders.ipynb #f19af826
 SUMS = "SHA256SUMS"
 
+
 class DamagedError(ValueError):
     "A kept file that is missing, or is not as it was written. The message names it."
 
+
 def checksum(path: Path | str) -> str:
     "The SHA-256 of a file's bytes: 64 hex digits."
-    with open(path, "rb") as stream: return hashlib.file_digest(stream, "sha256").hexdigest()
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 # %% ../../nbs/1_data/02_folders.ipynb #5ea87509
 def checksums(folder: Path | str) -> dict[str, str]:
     "File name → checksum, as `SHA256SUMS` has them; empty if there is none. Raises `DamagedError`."
     path = Path(folder) / SUMS
-    if not path.exists(): return {}
+    if not path.exists():
+        return {}
     out = {}
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line: continue
+        if not line:
+            continue
         sum_, gap, name = line[:64], line[64:66], line[66:].decode(errors="replace")
         if gap != b"  " or not name or set(sum_) - set(b"0123456789abcdef"):
             raise DamagedError(f"{path}: line {number}: expected 64 hex digits, two spaces and a file name.")
@@ -102,22 +118,27 @@ def checksums(folder: Path | str) -> dict[str, str]:
 # %% ../../nbs/1_data/02_folders.ipynb #7d480475
 def seal(
     folder: Path | str,
-    names: Iterable[str], # of files in it
-    mode: int = 0o600, # of the file `SHA256SUMS`
+    names: Iterable[str],  # of files in it
+    mode: int = 0o600,  # of the file `SHA256SUMS`
 ) -> None:
     "Note the checksums of files in `SHA256SUMS`; lines of other files stay as they are."
     folder = Path(folder)
     sums = checksums(folder) | {name: checksum(folder / name) for name in names}
     write_atomic(folder / SUMS, "".join(f"{sum_}  {name}\n" for name, sum_ in sorted(sums.items())), mode)
 
+
 def check_seal(
     folder: Path | str,
-    *names: str, # of files; default: all that `SHA256SUMS` lists
+    *names: str,  # of files; default: all that `SHA256SUMS` lists
 ) -> None:
     "Raise `DamagedError` for a file that is missing or differs from its checksum. A file without one passes."
     folder, sums = Path(folder), checksums(folder)
     for name in names or sums:
-        if name not in sums: continue
-        if not (folder / name).is_file(): raise DamagedError(f"{folder / name}: missing; {SUMS} lists it.")
+        if name not in sums:
+            continue
+        if not (folder / name).is_file():
+            raise DamagedError(f"{folder / name}: missing; {SUMS} lists it.")
         if checksum(folder / name) != sums[name]:
-            raise DamagedError(f"{folder / name}: its checksum differs from {SUMS}: the file was damaged or changed.")
+            raise DamagedError(
+                f"{folder / name}: its checksum differs from {SUMS}: the file was damaged or changed."
+            )

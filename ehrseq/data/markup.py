@@ -15,20 +15,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 # %% ../../nbs/1_data/04_markup.ipynb #5cb36ad0
 class Html(Markup):
     "HTML whose texts are escaped. A notebook shows it as a page does."
-    def _repr_html_(self) -> str: return str(self)
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
 
 def fill(
-    template: str, # HTML of ours, with places such as `{}` and `{name}`
-    *values: object, # each is escaped, unless it is `Html`
+    template: str,  # HTML of ours, with places such as `{}` and `{name}`
+    *values: object,  # each is escaped, unless it is `Html`
     **named: object,
 ) -> Html:
     "The template with its places filled."
     return Html(template).format(*values, **named)
+
 
 def joined(parts: Iterable[object]) -> Html:
     "The parts one after the other; those that are not `Html` are escaped."
@@ -37,19 +41,24 @@ def joined(parts: Iterable[object]) -> Html:
 # %% ../../nbs/1_data/04_markup.ipynb #2dc1546f
 def table(
     frame: pd.DataFrame,
-    formats: str | dict | None = None, # of numbers, such as "{:.0%}": for all columns, or by column
-    index: bool = True, # show the index
-    empty: str = "", # stands for a missing value
+    formats: str | dict | None = None,  # of numbers, such as "{:.0%}": for all columns, or by column
+    index: bool = True,  # show the index
+    empty: str = "",  # stands for a missing value
 ) -> Html:
     "A table of texts and numbers."
     of = formats if isinstance(formats, dict) else dict.fromkeys(frame.columns, formats)
     said = frame.astype(object)
     for place, column in enumerate(frame.columns):
-        one = lambda x, form=of.get(column): empty if _missing(x) else form.format(x) if form and not isinstance(x, str) else str(x)
+        one = lambda x, form=of.get(column): (
+            empty if _missing(x) else form.format(x) if form and not isinstance(x, str) else str(x)
+        )
         said.isetitem(place, pd.Series([one(x) for x in frame.iloc[:, place]], frame.index, dtype=object))
-    with pd.option_context("display.max_colwidth", None): return Html(said.to_html(border=0, index=index, escape=True))
+    with pd.option_context("display.max_colwidth", None):
+        return Html(said.to_html(border=0, index=index, escape=True))
 
-def _missing(value: object) -> bool: return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+def _missing(value: object) -> bool:
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 # %% ../../nbs/1_data/04_markup.ipynb #a8955e3e
 def in_figure(text: object) -> str:
@@ -57,65 +66,99 @@ def in_figure(text: object) -> str:
     plain = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return plain.replace("%{", "&#37;{")
 
+
 def _shown(value: Any) -> Any:
     "A text, or the texts of an array; numbers stay."
-    if isinstance(value, str): return in_figure(value)
-    if value is None or np.isscalar(value): return value
+    if isinstance(value, str):
+        return in_figure(value)
+    if value is None or np.isscalar(value):
+        return value
     array = np.asarray(value)
-    if array.dtype.kind not in "OUST": return value
+    if array.dtype.kind not in "OUST":
+        return value
     out = np.array([in_figure(x) if isinstance(x, str) else x for x in array.ravel().tolist()], dtype=object)
     return out.reshape(array.shape)
 
 # %% ../../nbs/1_data/04_markup.ipynb #cfefcfc1
-TRACE_TEXTS = ("name", "text", "hovertext", "x", "y", "customdata", "colorbar_title_text", "marker_colorbar_title_text")
+TRACE_TEXTS = (
+    "name",
+    "text",
+    "hovertext",
+    "x",
+    "y",
+    "customdata",
+    "colorbar_title_text",
+    "marker_colorbar_title_text",
+)
 LAYOUT_TEXTS = ("title_text", "coloraxis_colorbar_title_text", "legend_title_text")
 AXIS_TEXTS = ("title_text", "ticktext", "categoryarray")
 
+
 def _literal(part: Any, keys: Iterable[str]) -> None:
     for key in keys:
-        if key in part and part[key] is not None: part[key] = _shown(part[key])
+        if key in part and part[key] is not None:
+            part[key] = _shown(part[key])
+
 
 def literal(fig: Any) -> Any:
     "The figure, changed so that it shows every text as it is written. To be called once."
-    for trace in fig.data: _literal(trace, TRACE_TEXTS)
-    for axis in (*fig.select_xaxes(), *fig.select_yaxes()): _literal(axis, AXIS_TEXTS)
-    for note in fig.layout.annotations: _literal(note, ("text",))
+    for trace in fig.data:
+        _literal(trace, TRACE_TEXTS)
+    for axis in (*fig.select_xaxes(), *fig.select_yaxes()):
+        _literal(axis, AXIS_TEXTS)
+    for note in fig.layout.annotations:
+        _literal(note, ("text",))
     _literal(fig.layout, LAYOUT_TEXTS)
     return fig
 
 # %% ../../nbs/1_data/04_markup.ipynb #ad28d692
 NONCE = secrets.token_urlsafe(16)
-POLICY = ("default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; "
-          f"script-src 'nonce-{NONCE}' 'unsafe-eval'")   # Plotly compiles what it draws with WebGL
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; "
+    f"script-src 'nonce-{NONCE}' 'unsafe-eval'"
+)  # Plotly compiles what it draws with WebGL
+
 
 def script(code: str) -> Html:
     "A script of ours: a constant, never with a value in it."
     return Html(f"<script nonce={NONCE}>{code}</script>")
 
+
 def figures(
-    figs: Iterable[Any], # of Plotly
-    library: bool = True, # bring Plotly's own script along, with the first
+    figs: Iterable[Any],  # of Plotly
+    library: bool = True,  # bring Plotly's own script along, with the first
 ) -> list[Html]:
     "Plotly figures as parts of a page."
     options = {"displaylogo": False, "responsive": True}
-    made = [f.to_html(full_html=False, include_plotlyjs=library and i == 0, config=options) for i, f in enumerate(figs)]
-    return [Html(re.sub("<script(?=[ >])", f"<script nonce={NONCE}", m)) for m in made]   # data has no < in it
+    made = [
+        f.to_html(full_html=False, include_plotlyjs=library and i == 0, config=options)
+        for i, f in enumerate(figs)
+    ]
+    return [Html(re.sub("<script(?=[ >])", f"<script nonce={NONCE}", m)) for m in made]  # data has no < in it
+
 
 def page(title: object, style: str, body: Html) -> Html:
     "A whole page. `style` is CSS of ours."
-    return fill('''<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv="Content-Security-Policy" content="{}">'''
-                '''<meta name=viewport content="width=device-width"><title>{}</title><style>{}</style>{}</html>''', POLICY, title, Html(style), body)
+    return fill(
+        """<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv="Content-Security-Policy" content="{}">"""
+        """<meta name=viewport content="width=device-width"><title>{}</title><style>{}</style>{}</html>""",
+        POLICY,
+        title,
+        Html(style),
+        body,
+    )
 
 # %% ../../nbs/1_data/04_markup.ipynb #6fd7f716
 def in_markdown(
     text: object,
-    cell: bool = False, # it stands in a table
+    cell: bool = False,  # it stands in a table
 ) -> str:
     "A text as code in Markdown."
     plain = " ".join(str(text).split()) or " "
     fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
     gap = " " * (plain.startswith("`") or plain.endswith("`"))
     return fence + gap + (plain.replace("|", "\\|") if cell else plain) + gap + fence
+
 
 def in_yaml(text: object) -> str:
     "A text as a string in YAML."

@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import ibis
@@ -22,51 +22,95 @@ from ibis import _
 from tqdm.std import tqdm
 
 from .accounting import People, aside, counted, engine
-from .events import (
-    BIRTH, DAMAGED, DEATH, KINDS, LARGEST, NOT_FINITE, SCHEMA, VISITS, Events, Remark, Report, rewritten)
-from .moments import SHIFTED, asked, last_moment
-from .table_files import DataError, hidden, parquet_schema, read_parquet, shape, shown
-from .snapshot import Snapshot
+from ehrseq.data.events import (
+    BIRTH,
+    DAMAGED,
+    DEATH,
+    KINDS,
+    LARGEST,
+    NOT_FINITE,
+    SCHEMA,
+    VISITS,
+    Events,
+    Remark,
+    Report,
+    rewritten,
+)
 from .folders import read_json
-from ..registry import choose
+from .moments import SHIFTED, asked, last_moment
+from .snapshot import Snapshot
 from .splits import OTHER, SPLITS, given_splits, split_names, splits_of
+from .table_files import DataError, hidden, parquet_schema, read_parquet, shape, shown
+from ..registry import choose
 
 # %% ../../nbs/1_data/22_meds.ipynb #0076ad6b
-_is_text = lambda t: pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t) or pa.types.is_dictionary(t)
-_is_number = lambda t: pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t) or pa.types.is_null(t)
-COLUMNS = {"subject_id": (pa.types.is_integer, "an integer"), "time": (pa.types.is_timestamp, "a timestamp"), "code": (_is_text, "a string")}
+_is_text = lambda t: (
+    pa.types.is_string(t)
+    or pa.types.is_large_string(t)
+    or pa.types.is_string_view(t)
+    or pa.types.is_dictionary(t)
+)
+_is_number = lambda t: (
+    pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t) or pa.types.is_null(t)
+)
+COLUMNS = {
+    "subject_id": (pa.types.is_integer, "an integer"),
+    "time": (pa.types.is_timestamp, "a timestamp"),
+    "code": (_is_text, "a string"),
+}
 OPTIONAL = {"numeric_value": (_is_number, "a number")}
 VISIT_COLUMNS = ("visit_id", "hadm_id", "visit_occurrence_id", "encounter_id")
+
 
 def is_meds(folder: Path | str) -> bool:
     "Whether the folder looks like a MEDS dataset: `data` with parquet files."
     return bool(_data(folder))
+
 
 def _data(folder, other=False):
     "The parquet files under data/; with `other`, those that are hidden."
     data = Path(folder) / "data"
     return sorted(p for p in data.rglob("*.parquet") if p.is_file() and hidden(p, data) == other)
 
+
 def files(folder: Path | str) -> list[Path]:
     "The parquet files of a MEDS dataset, each with its schema known to hold. Raises `DataError` by file and column."
     found = _data(folder)
-    if not found: raise DataError(f"{folder}: no parquet file under data/; expected a MEDS dataset.")
+    if not found:
+        raise DataError(f"{folder}: no parquet file under data/; expected a MEDS dataset.")
     for path in found:
         schema = parquet_schema(path)
         for name, (fits, expected) in (COLUMNS | OPTIONAL).items():
-            if name not in schema.names and name in OPTIONAL: continue
-            if name not in schema.names: raise DataError(f"{path}: column {name!r} is missing; found {shown(schema.names, COLUMNS)}.")
-            if not fits(schema.field(name).type): raise DataError(f"{path}: column {name!r}: found {schema.field(name).type}; expected {expected}.")
+            if name not in schema.names and name in OPTIONAL:
+                continue
+            if name not in schema.names:
+                raise DataError(f"{path}: column {name!r} is missing; found {shown(schema.names, COLUMNS)}.")
+            if not fits(schema.field(name).type):
+                raise DataError(
+                    f"{path}: column {name!r}: found {schema.field(name).type}; expected {expected}."
+                )
     return found
 
 # %% ../../nbs/1_data/22_meds.ipynb #097a6d5b
-PARTS = {"condition": "DIAGNOSIS CONDITION ICD9CM ICD10CM ICD10 ICD9 ICDO3 PROBLEM", "medication": "MEDICATION DRUG RXNORM NDC ATC INFUSION_START INFUSION_END PRESCRIPTION",
-         "procedure": "PROCEDURE HCPCS CPT CPT4 ICD10PCS ICD9PROC", "observation": "LAB LOINC MEASUREMENT OBSERVATION VITAL DRG SUBJECT_WEIGHT_AT_INFUSION SUBJECT_FLUID_OUTPUT",
-         "immunization": "CVX IMMUNIZATION VACCINE", "device": "DEVICE", "allergy": "ALLERGY", "demographic": "GENDER RACE ETHNICITY",
-         "birth": f"{BIRTH} SNOMED/3950001", "death": f"{DEATH} SNOMED/419620001",   # the second: of MEDS before 0.3, and of FEMR
-         "encounter": "VISIT ENCOUNTER HOSPITAL_ADMISSION HOSPITAL_DISCHARGE ICU_ADMISSION ICU_DISCHARGE ED_REGISTRATION ED_OUT TRANSFER_TO"}
+PARTS = {
+    "condition": "DIAGNOSIS CONDITION ICD9CM ICD10CM ICD10 ICD9 ICDO3 PROBLEM",
+    "medication": "MEDICATION DRUG RXNORM NDC ATC INFUSION_START INFUSION_END PRESCRIPTION",
+    "procedure": "PROCEDURE HCPCS CPT CPT4 ICD10PCS ICD9PROC",
+    "observation": "LAB LOINC MEASUREMENT OBSERVATION VITAL DRG SUBJECT_WEIGHT_AT_INFUSION SUBJECT_FLUID_OUTPUT",
+    "immunization": "CVX IMMUNIZATION VACCINE",
+    "device": "DEVICE",
+    "allergy": "ALLERGY",
+    "demographic": "GENDER RACE ETHNICITY",
+    "birth": f"{BIRTH} SNOMED/3950001",
+    "death": f"{DEATH} SNOMED/419620001",  # the second: of MEDS before 0.3, and of FEMR
+    "encounter": "VISIT ENCOUNTER HOSPITAL_ADMISSION HOSPITAL_DISCHARGE ICU_ADMISSION ICU_DISCHARGE ED_REGISTRATION ED_OUT TRANSFER_TO",
+}
 KIND_OF = {part: kind for kind, parts in PARTS.items() for part in parts.split()}
-ADMISSIONS, DISCHARGE = ("HOSPITAL_ADMISSION", "VISIT", "ENCOUNTER"), "HOSPITAL_DISCHARGE"   # the first such code of a visit is its class; there it ends
+ADMISSIONS, DISCHARGE = (
+    ("HOSPITAL_ADMISSION", "VISIT", "ENCOUNTER"),
+    "HOSPITAL_DISCHARGE",
+)  # the first such code of a visit is its class; there it ends
+
 
 def _meanings(codes: pd.DataFrame, kinds: dict) -> pd.DataFrame:
     "Of each code (columns code, n): its kind, and the code itself; births and deaths have the code that MEDS reserves."
@@ -74,9 +118,12 @@ def _meanings(codes: pd.DataFrame, kinds: dict) -> pd.DataFrame:
     reserved = kind.map({"birth": BIRTH, "death": DEATH})
     return codes.assign(kind=kind, becomes=reserved.fillna(codes["code"]))
 
+
 def _with_kind(table, codes):
     "Rows with `kind`. `codes`: of `_meanings`."
-    mapping = ibis.memtable(codes[["code", "kind", "becomes"]], schema=dict.fromkeys(("code", "kind", "becomes"), "string"))
+    mapping = ibis.memtable(
+        codes[["code", "kind", "becomes"]], schema=dict.fromkeys(("code", "kind", "becomes"), "string")
+    )
     means = table.get_backend().create_table(ibis.util.gen_name("codes"), mapping, temp=True)
     out = table.left_join(means, "code").drop("code_right")
     undated = _.time.isnull() & ~_.kind.isin(["birth", "death"])
@@ -85,11 +132,12 @@ def _with_kind(table, codes):
 
 # %% ../../nbs/1_data/22_meds.ipynb #ff17adcc
 def read(
-    folder: Path | str, # of a MEDS dataset, 0.3 or 0.4
-    until: object = None, # rows after this moment are set aside as future; default: as `last_moment`
-    progress: bool = True, # show a bar
-    kinds: dict | None = None, # first part of a code → kind, before `KIND_OF`
-    splits: dict | None = None, # name of a split in this dataset → train, valid or test, before `SPLIT_NAMES`
+    folder: Path | str,  # of a MEDS dataset, 0.3 or 0.4
+    until: object = None,  # rows after this moment are set aside as future; default: as `last_moment`
+    progress: bool = True,  # show a bar
+    kinds: dict | None = None,  # first part of a code → kind, before `KIND_OF`
+    splits: dict
+    | None = None,  # name of a split in this dataset → train, valid or test, before `SPLIT_NAMES`
 ) -> Events:
     "Read a MEDS dataset. Raises `DataError` before any work if it cannot be read as it is."
     source, folder = str(folder), Path(folder).resolve()
@@ -99,7 +147,9 @@ def read(
     with tqdm(total=3, desc="reading", unit="pass", disable=not progress, ascii=True, leave=False) as bar:
         bar.set_postfix_str("subjects")
         raw, codes = _rows(read_parquet(engine(), paths, union_by_name=True, filename=True), folder, kinds)
-        people, remarks = _people(raw, folder, until, given_splits(folder, paths, about.get("subject_splits")), split_names(splits))
+        people, remarks = _people(
+            raw, folder, until, given_splits(folder, paths, about.get("subject_splits")), split_names(splits)
+        )
         raw, back = _repaired(raw, codes)
         bar.update()
         bar.set_postfix_str("report")
@@ -112,121 +162,218 @@ def read(
         kept = _kept(raw, marked, people, report)
         visits = _visits(kept, marked, folder, people)
         bar.update()
-    subjects = people.frame[["subject_id", "source_id", "split"]].astype({"source_id": "string", "split": "string"})
-    subjects = ibis.memtable(subjects, schema={"subject_id": "int64", "source_id": "string", "split": "string"})
-    digest = snapshot.fingerprint((asked(until, counts), sorted(kinds.items()), sorted((splits or {}).items()), 3))
+    subjects = people.frame[["subject_id", "source_id", "split"]].astype(
+        {"source_id": "string", "split": "string"}
+    )
+    subjects = ibis.memtable(
+        subjects, schema={"subject_id": "int64", "source_id": "string", "split": "string"}
+    )
+    digest = snapshot.fingerprint(
+        (asked(until, counts), sorted(kinds.items()), sorted((splits or {}).items()), 3)
+    )
     return Events(kept, visits, _codes(kept, folder), subjects, report, digest, (snapshot,))
+
 
 def _marked(raw, people):
     "Rows with the reason for which they are set aside."
     joined = raw.left_join(people.table, "source_id").drop("source_id_right")
-    joined = joined.mutate(certificate=ibis.literal(False), unreadable=ibis.literal(False), why=ibis.null("string"))
+    joined = joined.mutate(
+        certificate=ibis.literal(False), unreadable=ibis.literal(False), why=ibis.null("string")
+    )
     why = ibis.ifelse(_.kind == "demographic", ibis.null("string"), aside(_.code.notnull(), people.until))
     return joined.mutate(reason=why)
 
+
 def _kept(raw, marked, people, report):
     "The rows that are kept; where that is all of them, nothing has to be looked up, row by row."
-    as_is = report.total("kept") == report.total("rows") and (people.frame["source_id"] == people.frame["subject_id"]).all()
+    as_is = (
+        report.total("kept") == report.total("rows")
+        and (people.frame["source_id"] == people.frame["subject_id"]).all()
+    )
     out = raw.mutate(subject_id=_.source_id) if as_is else marked.filter(_.reason.isnull())
     return out.select(*SCHEMA)
 
 # %% ../../nbs/1_data/22_meds.ipynb #da442bf6
 def metadata(folder: Path | str) -> dict[str, Path]:
     "Name → file of those files of metadata/ that are there and are read."
-    return {n: p for n in ("codes", "subject_splits", "ehrseq_visits") if (p := Path(folder) / "metadata" / f"{n}.parquet").exists()}
+    return {
+        n: p
+        for n in ("codes", "subject_splits", "ehrseq_visits")
+        if (p := Path(folder) / "metadata" / f"{n}.parquet").exists()
+    }
+
 
 def _ours(folder):
     "Whether this library wrote the dataset: then rows carry their kind and their visit."
     note = Path(folder) / "metadata" / "dataset.json"
-    try: return note.exists() and read_json(note).get("etl_name") == "ehrseq"
-    except ValueError as e: raise DataError(str(e)) from None
+    try:
+        return note.exists() and read_json(note).get("etl_name") == "ehrseq"
+    except ValueError as e:
+        raise DataError(str(e)) from None
+
 
 def _rows(table, folder, kinds):
     "The files' rows with our columns, one to one (`endless` where a number is not finite); and the codes: code, n, kind."
     number = table.numeric_value.cast("float64") if "numeric_value" in table.columns else ibis.null("float64")
-    endless = (number.abs() > LARGEST) & ~number.isnan() if "numeric_value" in table.columns else ibis.literal(False)
+    endless = (
+        (number.abs() > LARGEST) & ~number.isnan()
+        if "numeric_value" in table.columns
+        else ibis.literal(False)
+    )
     finite = ibis.ifelse(number.abs() <= LARGEST, number, ibis.null("float64")).cast("float32")
     ours = _ours(folder)
     if ours and not {"kind", "visit_id"} <= {*table.columns}:
-        raise DataError(f"{folder}: metadata/dataset.json says that ehrseq wrote it; expected columns 'kind' and 'visit_id'.")
-    out = table.select("filename", source_id=table.subject_id.cast("int64"), time=table.time.cast("timestamp(6)"), code=table.code.cast("string").nullif(""),
-                       numeric_value=finite, endless=endless.fill_null(False), visit_id=_visit_number(table, folder), **({"kind": table.kind} if ours else {}))
+        raise DataError(
+            f"{folder}: metadata/dataset.json says that ehrseq wrote it; expected columns 'kind' and 'visit_id'."
+        )
+    out = table.select(
+        "filename",
+        source_id=table.subject_id.cast("int64"),
+        time=table.time.cast("timestamp(6)"),
+        code=table.code.cast("string").nullif(""),
+        numeric_value=finite,
+        endless=endless.fill_null(False),
+        visit_id=_visit_number(table, folder),
+        **({"kind": table.kind} if ours else {}),
+    )
     codes = out.group_by("code").aggregate(n=_.count()).execute().dropna(subset="code").astype({"n": "int64"})
     codes = codes.assign(kind=None) if ours else _meanings(codes, KIND_OF | kinds)
     return (out if ours else _with_kind(out, codes)), codes
 
+
 def _visit_number(table, folder):
     "Visit ids as whole numbers from 0 up, whatever they are: floats because some rows have none, or texts."
     name = next((c for c in VISIT_COLUMNS if c in table.columns and not table[c].type().is_null()), None)
-    if name is None: return ibis.null("int64")
+    if name is None:
+        return ibis.null("int64")
     column, kind = table[name], table[name].type()
     if kind.is_floating():
-        odd = table.filter(column.notnull(), ~column.isnan(), (column != column.floor()) | (column.abs() >= 2 ** 53)).count().execute()
-        if odd: raise DataError(f"{folder}: column {name!r}: found {odd:,} values that are no whole numbers; expected visit ids.")
+        odd = (
+            table.filter(
+                column.notnull(), ~column.isnan(), (column != column.floor()) | (column.abs() >= 2**53)
+            )
+            .count()
+            .execute()
+        )
+        if odd:
+            raise DataError(
+                f"{folder}: column {name!r}: found {odd:,} values that are no whole numbers; expected visit ids."
+            )
         column = ibis.ifelse(column.isnan(), ibis.null("float64"), column)
     if kind.is_numeric():
         low = table.aggregate(low=column.min()).execute()["low"].iloc[0]
-        if pd.isna(low) or low >= 0: return column.cast("int64")
+        if pd.isna(low) or low >= 0:
+            return column.cast("int64")
     # texts, and numbers below 0: a hash of 62 bits; a visit is known by its subject, too
     text = column.cast("string").strip().nullif("")
-    return ibis.ifelse(text.isnull(), ibis.null("int64"), (text.hash() & (2 ** 62 - 1)).cast("int64"))
+    return ibis.ifelse(text.isnull(), ibis.null("int64"), (text.hash() & (2**62 - 1)).cast("int64"))
 
 # %% ../../nbs/1_data/22_meds.ipynb #391c7335
 def _people(raw, folder, until, given, names) -> tuple:
     "The subjects, and what was found odd about them."
-    facts = raw.group_by("source_id").aggregate(birth=_.time.min(where=_.kind == "birth"), death=_.time.min(where=_.kind == "death"), first=_.time.min())
+    facts = raw.group_by("source_id").aggregate(
+        birth=_.time.min(where=_.kind == "birth"),
+        death=_.time.min(where=_.kind == "death"),
+        first=_.time.min(),
+    )
     frame = facts.execute().sort_values("source_id", ignore_index=True)
     if frame["source_id"].isna().any():
         n = int(raw.filter(_.source_id.isnull()).count().execute())
-        raise DataError(f"{folder}: column 'subject_id': found {n:,} rows without one; expected a number in each.")
+        raise DataError(
+            f"{folder}: column 'subject_id': found {n:,} rows without one; expected a number in each."
+        )
     frame = frame.astype({"source_id": "int64", "birth": "datetime64[us]", "death": "datetime64[us]"})
     until_ = last_moment(until, frame["first"])
     late = frame["death"] > until_ if until_ is not None else pd.Series(False, frame.index)
     split, remarks = splits_of(pd.Index(frame["source_id"]), raw, given, names)
-    frame = frame.assign(split=split.to_numpy(), subject_id=frame.index.astype("int64"), death=frame["death"].mask(late))
+    frame = frame.assign(
+        split=split.to_numpy(), subject_id=frame.index.astype("int64"), death=frame["death"].mask(late)
+    )
     unborn = int(frame["birth"].isna().sum())
-    if unborn: remarks.append(Remark("data", "subjects without a birth: their ages are unknown. If another code says it, name its first part: kinds={'…': 'birth'}", unborn))
-    if unborn == len(frame): warnings.warn(f"{folder}: no subject has a birth, so ages are unknown; kinds={{'…': 'birth'}} names the code that says it.", stacklevel=3)
+    if unborn:
+        remarks.append(
+            Remark(
+                "data",
+                "subjects without a birth: their ages are unknown. If another code says it, name its first part: kinds={'…': 'birth'}",
+                unborn,
+            )
+        )
+    if unborn == len(frame):
+        warnings.warn(
+            f"{folder}: no subject has a birth, so ages are unknown; kinds={{'…': 'birth'}} names the code that says it.",
+            stacklevel=3,
+        )
     return People(frame, frame["source_id"].head(0), {}, until_), remarks
 
 # %% ../../nbs/1_data/22_meds.ipynb #d9523d60
-def _part(code): return code.split("//")[0].upper()
+def _part(code):
+    return code.split("//")[0].upper()
+
 
 def _repaired(raw, codes) -> tuple:
     """Rows whose visit does not end before it begins. What such a visit dates between its discharge and its admission becomes
     known at the admission; else its diagnoses would be history when the patient arrives."""
     part = codes["code"].str.split("//").str[0].str.upper()
     comes, goes = (codes.loc[part.isin(parts), "code"].tolist() for parts in (ADMISSIONS, [DISCHARGE]))
-    if not comes or not goes: return raw, []
+    if not comes or not goes:
+        return raw, []
     edges = raw.filter(_.code.isin(comes + goes), _.visit_id.notnull()).group_by(["source_id", "visit_id"])
-    edges = edges.aggregate(admitted=_.time.min(where=_.code.isin(comes)), discharged=_.time.max(where=_.code.isin(goes)))
+    edges = edges.aggregate(
+        admitted=_.time.min(where=_.code.isin(comes)), discharged=_.time.max(where=_.code.isin(goes))
+    )
     bad = edges.filter(_.discharged < _.admitted).execute()
-    if not len(bad): return raw, []
-    schema = {"source_id": "int64", "visit_id": "int64", "admitted": "timestamp(6)", "discharged": "timestamp(6)"}
+    if not len(bad):
+        return raw, []
+    schema = {
+        "source_id": "int64",
+        "visit_id": "int64",
+        "admitted": "timestamp(6)",
+        "discharged": "timestamp(6)",
+    }
     joined = raw.left_join(ibis.memtable(bad, schema=schema), ["source_id", "visit_id"])
     between = ((_.time >= _.discharged) & (_.time < _.admitted)).fill_null(False)
     out = joined.mutate(time=ibis.ifelse(between, _.admitted, _.time)).select(*raw.columns)
     return out, [Remark("data", "visits that end before they begin: taken to end where they begin", len(bad))]
 
+
 def _visits(kept, marked, folder, people):
     given, until = metadata(folder).get("ehrseq_visits"), people.until
-    hide = lambda v: v.mutate(stop=ibis.ifelse(_.stop > ibis.timestamp(until), ibis.null("timestamp(6)"), _.stop)) if until else v
+    hide = lambda v: (
+        v.mutate(stop=ibis.ifelse(_.stop > ibis.timestamp(until), ibis.null("timestamp(6)"), _.stop))
+        if until
+        else v
+    )
     if given:
         v = read_parquet(kept.get_backend(), [given]).select(*VISITS)
         v = v.mutate(stop=ibis.ifelse(_.stop < _.start, _.start, _.stop))
         return hide(v.filter(_.start <= ibis.timestamp(until)) if until else v)
-    rows = marked.filter(_.reason.isnull() | (_.reason == "future")) if until else kept      # who is discharged later is still there
-    first = ibis.struct({"time": _.time, "code": _.code}).min(where=_part(_.code).isin(ADMISSIONS))["code"]      # of two at the same moment the same one, always
-    stop = ibis.coalesce(_.time.max(where=_part(_.code) == DISCHARGE), _.time.max())                             # results may come in later
-    v = rows.filter(_.visit_id.notnull(), _.time.notnull()).group_by(["visit_id", "subject_id"]).aggregate(start=_.time.min(), stop=stop, **{"class": first}).select(*VISITS)
+    rows = (
+        marked.filter(_.reason.isnull() | (_.reason == "future")) if until else kept
+    )  # who is discharged later is still there
+    first = ibis.struct({"time": _.time, "code": _.code}).min(where=_part(_.code).isin(ADMISSIONS))[
+        "code"
+    ]  # of two at the same moment the same one, always
+    stop = ibis.coalesce(
+        _.time.max(where=_part(_.code) == DISCHARGE), _.time.max()
+    )  # results may come in later
+    v = (
+        rows.filter(_.visit_id.notnull(), _.time.notnull())
+        .group_by(["visit_id", "subject_id"])
+        .aggregate(start=_.time.min(), stop=stop, **{"class": first})
+        .select(*VISITS)
+    )
     return hide(v.filter(_.start <= ibis.timestamp(until))) if until else v
+
 
 def _codes(events, folder):
     given = metadata(folder).get("codes")
     if not given or not {"code", "description"} <= {*parquet_schema(given).names}:
-        return ibis.memtable(pd.DataFrame({"code": [], "description": []}), schema={"code": "string", "description": "string"})
+        return ibis.memtable(
+            pd.DataFrame({"code": [], "description": []}), schema={"code": "string", "description": "string"}
+        )
     described = read_parquet(events.get_backend(), [given]).filter(_.description.notnull())
     return described.group_by("code").aggregate(description=_.description.min())
+
 
 def _counts(marked, folder, paths, until) -> tuple:
     "Rows of the report, a file each; and a remark on numbers that are not finite."
@@ -239,64 +386,166 @@ def _counts(marked, folder, paths, until) -> tuple:
     lost = int(n.loc[n["reason"].isna(), "lost"].sum())
     return pd.DataFrame(rows), [Remark("data", NOT_FINITE, lost)] if lost else []
 
+
 def _code_remarks(raw, codes, folder, kinds):
     "Codes that were read as observations for want of a better word, and codes that look damaged."
-    if _ours(folder): _check_kinds(raw.select("kind").distinct().execute()["kind"], folder)
+    if _ours(folder):
+        _check_kinds(raw.select("kind").distinct().execute()["kind"], folder)
     damaged = int(codes.loc[rewritten(codes["code"]), "n"].sum())
-    if damaged: warnings.warn(f"{folder}: {damaged:,} {DAMAGED}.", stacklevel=3)
+    if damaged:
+        warnings.warn(f"{folder}: {damaged:,} {DAMAGED}.", stacklevel=3)
     part = codes["code"].str.split("//").str[0]
-    unknown = codes[(codes["kind"] == "observation") & ~part.str.upper().isin(list(KIND_OF | kinds))] if not _ours(folder) else codes.head(0)
+    unknown = (
+        codes[(codes["kind"] == "observation") & ~part.str.upper().isin(list(KIND_OF | kinds))]
+        if not _ours(folder)
+        else codes.head(0)
+    )
     other = unknown.groupby(part)["n"].sum().sort_values(ascending=False, kind="stable").head(8)
-    read_as = [Remark("data", f"rows of {p[:40]}: read as observations; kinds={{{p[:40]!r}: …}} names them otherwise", int(n)) for p, n in other.items()]
+    read_as = [
+        Remark(
+            "data",
+            f"rows of {p[:40]}: read as observations; kinds={{{p[:40]!r}: …}} names them otherwise",
+            int(n),
+        )
+        for p, n in other.items()
+    ]
     return [*([Remark("data", DAMAGED, damaged)] if damaged else []), *read_as]
+
 
 def _check_kinds(kinds, folder):
     for kind in kinds.dropna().unique():
-        if kind not in KINDS: raise DataError(f"{folder}: column 'kind': found {shape(kind)}; expected one of {', '.join(KINDS)}.")
+        if kind not in KINDS:
+            raise DataError(
+                f"{folder}: column 'kind': found {shape(kind)}; expected one of {', '.join(KINDS)}."
+            )
+
 
 def _notes(folder, people):
     skipped = len(_data(folder, other=True))
-    return [*([f"Hidden files under data/ are not read: {skipped:,}."] if skipped else []), *([SHIFTED] if people.until is None else [])]
+    return [
+        *([f"Hidden files under data/ are not read: {skipped:,}."] if skipped else []),
+        *([SHIFTED] if people.until is None else []),
+    ]
 
 # %% ../../nbs/1_data/22_meds.ipynb #1541d0cc
 def write(
-    events, # of any source
-    folder, # to be made; must not exist
-    labels=None, # task name → a `Task`, or a pandas table in the MEDS label schema, written as it is
-    name="ehrseq", # of the dataset
-    shard=10_000, # subjects
+    events,  # of any source
+    folder,  # to be made; must not exist
+    labels=None,  # task name → a `Task`, or a pandas table in the MEDS label schema, written as it is
+    name="ehrseq",  # of the dataset
+    shard=10_000,  # subjects
     progress=True,
-)->Path:
+) -> Path:
     "Write events as a MEDS 0.4 dataset, whole or not at all. Raises `FileExistsError` if the folder is there."
     folder = Path(folder)
-    if folder.exists(): raise FileExistsError(f"{folder} is there already; choose another folder, or remove it.")
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already; choose another folder, or remove it.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _write(aside, events, labels or {}, name, shard, progress)
         aside.rename(folder)
-    finally: shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 # %% ../../nbs/1_data/22_meds.ipynb #c2b1fab4
-DATA = pa.schema([("subject_id", pa.int64()), ("time", pa.timestamp("us")), ("code", pa.string()), ("numeric_value", pa.float32()), ("visit_id", pa.int64()), ("kind", pa.string())])
+DATA = pa.schema(
+    [
+        ("subject_id", pa.int64()),
+        ("time", pa.timestamp("us")),
+        ("code", pa.string()),
+        ("numeric_value", pa.float32()),
+        ("visit_id", pa.int64()),
+        ("kind", pa.string()),
+    ]
+)
+
 
 def _save(table, path, schema):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.cast(schema) if isinstance(table, pa.Table) else pa.Table.from_pandas(table, schema, preserve_index=False), path)
+    pq.write_table(
+        table.cast(schema)
+        if isinstance(table, pa.Table)
+        else pa.Table.from_pandas(table, schema, preserve_index=False),
+        path,
+    )
+
 
 def _write(folder, events, labels, name, shard, progress):
-    back, people = {OTHER: OTHER} | {v: k for k, v in SPLITS.items()}, events.splits().rename("split").reset_index()
-    shards = [(split, i, ids) for split, of in people.groupby("split", sort=False) for i, ids in enumerate(of["subject_id"].to_numpy()[k:k + shard] for k in range(0, len(of), shard))]
-    for split, i, ids in tqdm(shards, desc="writing", unit="shard", disable=not progress, ascii=True, leave=False):
-        mine = events.table.filter(_.subject_id.between(int(ids.min()), int(ids.max()))).semi_join(ibis.memtable(pd.DataFrame({"subject_id": ids}), schema={"subject_id": "int64"}), "subject_id")
+    back, people = (
+        {OTHER: OTHER} | {v: k for k, v in SPLITS.items()},
+        events.splits().rename("split").reset_index(),
+    )
+    shards = [
+        (split, i, ids)
+        for split, of in people.groupby("split", sort=False)
+        for i, ids in enumerate(of["subject_id"].to_numpy()[k : k + shard] for k in range(0, len(of), shard))
+    ]
+    for split, i, ids in tqdm(
+        shards, desc="writing", unit="shard", disable=not progress, ascii=True, leave=False
+    ):
+        mine = events.table.filter(_.subject_id.between(int(ids.min()), int(ids.max()))).semi_join(
+            ibis.memtable(pd.DataFrame({"subject_id": ids}), schema={"subject_id": "int64"}), "subject_id"
+        )
         order = ["subject_id", _.time.notnull(), "time", "visit_id", "kind", "code", "numeric_value"]
-        _save(mine.order_by(order).select(*DATA.names).to_pyarrow(), folder / "data" / back[split] / f"{i}.parquet", DATA)
+        _save(
+            mine.order_by(order).select(*DATA.names).to_pyarrow(),
+            folder / "data" / back[split] / f"{i}.parquet",
+            DATA,
+        )
     about = folder / "metadata"
     codes = events.codes.order_by("code").execute().assign(parent_codes=None)
-    _save(codes, about / "codes.parquet", pa.schema([("code", pa.string()), ("description", pa.string()), ("parent_codes", pa.list_(pa.string()))]))
-    _save(people.assign(split=people["split"].map(back)), about / "subject_splits.parquet", pa.schema([("subject_id", pa.int64()), ("split", pa.string())]))
-    _save(events.visits.order_by("visit_id").select(*VISITS).to_pyarrow(), about / "ehrseq_visits.parquet", pa.schema([("visit_id", pa.int64()), ("subject_id", pa.int64()), ("start", pa.timestamp("us")), ("stop", pa.timestamp("us")), ("class", pa.string())]))
-    for task, frame in labels.items(): _save((frame.standard() if hasattr(frame, "standard") else frame)[["subject_id", "prediction_time", "boolean_value"]], folder / "labels" / f"{task}.parquet", pa.schema([("subject_id", pa.int64()), ("prediction_time", pa.timestamp("us")), ("boolean_value", pa.bool_())]))
-    about.joinpath("dataset.json").write_text(json.dumps({"dataset_name": name, "dataset_version": events.fingerprint, "etl_name": "ehrseq", "etl_version": "0.1", "meds_version": "0.4.1",
-                                                          "created_at": datetime.now(timezone.utc).isoformat(), "other_extension_columns": ["visit_id", "kind"]}), encoding="utf-8")
+    _save(
+        codes,
+        about / "codes.parquet",
+        pa.schema(
+            [("code", pa.string()), ("description", pa.string()), ("parent_codes", pa.list_(pa.string()))]
+        ),
+    )
+    _save(
+        people.assign(split=people["split"].map(back)),
+        about / "subject_splits.parquet",
+        pa.schema([("subject_id", pa.int64()), ("split", pa.string())]),
+    )
+    _save(
+        events.visits.order_by("visit_id").select(*VISITS).to_pyarrow(),
+        about / "ehrseq_visits.parquet",
+        pa.schema(
+            [
+                ("visit_id", pa.int64()),
+                ("subject_id", pa.int64()),
+                ("start", pa.timestamp("us")),
+                ("stop", pa.timestamp("us")),
+                ("class", pa.string()),
+            ]
+        ),
+    )
+    for task, frame in labels.items():
+        _save(
+            (frame.standard() if hasattr(frame, "standard") else frame)[
+                ["subject_id", "prediction_time", "boolean_value"]
+            ],
+            folder / "labels" / f"{task}.parquet",
+            pa.schema(
+                [
+                    ("subject_id", pa.int64()),
+                    ("prediction_time", pa.timestamp("us")),
+                    ("boolean_value", pa.bool_()),
+                ]
+            ),
+        )
+    about.joinpath("dataset.json").write_text(
+        json.dumps(
+            {
+                "dataset_name": name,
+                "dataset_version": events.fingerprint,
+                "etl_name": "ehrseq",
+                "etl_version": "0.1",
+                "meds_version": "0.4.1",
+                "created_at": datetime.now(UTC).isoformat(),
+                "other_extension_columns": ["visit_id", "kind"],
+            }
+        ),
+        encoding="utf-8",
+    )

@@ -16,14 +16,33 @@ import pandas as pd
 from ibis import _
 from tqdm.std import tqdm
 
-from .accounting import (
-    assemble, by_reason, computed, counted, engine, number_people, settle, settle_remarks,
-    settle_visits, visit_remarks)
+from ehrseq.data.accounting import (
+    assemble,
+    by_reason,
+    computed,
+    counted,
+    engine,
+    number_people,
+    settle,
+    settle_remarks,
+    settle_visits,
+    visit_remarks,
+)
 from .events import Events, Report
 from .moments import SHIFTED, asked
-from .table_files import (DAY, DataError, Scans, check_values, header, named, nearest, read_csv, shown,
-                          table_files)
 from .snapshot import Snapshot
+from ehrseq.data.table_files import (
+    DAY,
+    DataError,
+    Scans,
+    check_values,
+    header,
+    named,
+    nearest,
+    read_csv,
+    shown,
+    table_files,
+)
 
 # %% ../../nbs/1_data/28_mimic.ipynb #b3a0114b
 COLUMNS = {
@@ -36,22 +55,46 @@ COLUMNS = {
     "labevents": ("subject_id", "hadm_id", "itemid", "charttime", "valuenum"),
     "d_icd_diagnoses": ("icd_code", "icd_version", "long_title"),
     "d_icd_procedures": ("icd_code", "icd_version", "long_title"),
-    "d_labitems": ("itemid", "label", "fluid")}
+    "d_labitems": ("itemid", "label", "fluid"),
+}
 
 # %% ../../nbs/1_data/28_mimic.ipynb #754bf57f
-def icd(nine, ten): return ibis.cases((_.icd_version == 9, nine + "//" + _.icd_code), (_.icd_version == 10, ten + "//" + _.icd_code), else_=ibis.null("string"))
+def icd(nine, ten):
+    return ibis.cases(
+        (_.icd_version == 9, nine + "//" + _.icd_code),
+        (_.icd_version == 10, ten + "//" + _.icd_code),
+        else_=ibis.null("string"),
+    )
 
-NDC = ibis.ifelse(_.ndc.nullif("0").notnull(), "NDC//" + _.ndc, "MIMIC_DRUG//" + _.drug.upper())   # MIMIC writes 0 where it knows no product
-SOURCES = {   # table: kind, time, code, description, and the table that has it
+
+NDC = ibis.ifelse(
+    _.ndc.nullif("0").notnull(), "NDC//" + _.ndc, "MIMIC_DRUG//" + _.drug.upper()
+)  # MIMIC writes 0 where it knows no product
+SOURCES = {  # table: kind, time, code, description, and the table that has it
     "diagnoses_icd": ("condition", "known", icd("ICD9CM", "ICD10CM"), _.long_title, "d_icd_diagnoses"),
-    "procedures_icd": ("procedure", "chartdate", icd("ICD9Proc", "ICD10PCS"), _.long_title, "d_icd_procedures"),
+    "procedures_icd": (
+        "procedure",
+        "chartdate",
+        icd("ICD9Proc", "ICD10PCS"),
+        _.long_title,
+        "d_icd_procedures",
+    ),
     "prescriptions": ("medication", "starttime", NDC, _.drug, None),
     "hcpcsevents": ("procedure", "chartdate", "HCPCS//" + _.hcpcs_cd, _.short_description, None),
-    "labevents": ("observation", "charttime", "MIMIC_LAB//" + _.itemid, _.label + ibis.coalesce(", " + _.fluid, ""), "d_labitems")}
+    "labevents": (
+        "observation",
+        "charttime",
+        "MIMIC_LAB//" + _.itemid,
+        _.label + ibis.coalesce(", " + _.fluid, ""),
+        "d_labitems",
+    ),
+}
 TABLES = ("diagnoses_icd", "procedures_icd", "prescriptions", "hcpcsevents")
 
 # %% ../../nbs/1_data/28_mimic.ipynb #948dca43
-def _home(folder): return Path(folder) / "hosp" if (Path(folder) / "hosp").is_dir() else Path(folder)
+def _home(folder):
+    return Path(folder) / "hosp" if (Path(folder) / "hosp").is_dir() else Path(folder)
+
 
 def is_mimic(folder: Path | str) -> bool:
     "Whether the folder, or `hosp/` in it, has MIMIC's patients and admissions. Opens no file."
@@ -59,20 +102,27 @@ def is_mimic(folder: Path | str) -> bool:
 
 # %% ../../nbs/1_data/28_mimic.ipynb #54b00b2d
 def find(
-    folder: Path | str, # the one that holds `hosp/`, or `hosp` itself
-    tables: tuple = TABLES, # names of `SOURCES`
+    folder: Path | str,  # the one that holds `hosp/`, or `hosp` itself
+    tables: tuple = TABLES,  # names of `SOURCES`
 ) -> dict[str, list[Path]]:
     "Table name → its files, every column checked. Raises `DataError` for what is missing, with the nearest match."
     home = _home(folder)
-    if not home.is_dir(): raise DataError(f"{folder}: no such folder; expected the folder that holds MIMIC-IV's hosp/.")
-    if isinstance(tables, str): tables = (tables,)
+    if not home.is_dir():
+        raise DataError(f"{folder}: no such folder; expected the folder that holds MIMIC-IV's hosp/.")
+    if isinstance(tables, str):
+        tables = (tables,)
     for name in tables:
-        if name not in SOURCES: raise DataError(f"tables: found {name!r}; expected names out of {', '.join(SOURCES)}.{nearest(name, SOURCES)}")
+        if name not in SOURCES:
+            raise DataError(
+                f"tables: found {name!r}; expected names out of {', '.join(SOURCES)}.{nearest(name, SOURCES)}"
+            )
     needed, titles = ("patients", "admissions", *tables), [SOURCES[t][4] for t in tables if SOURCES[t][4]]
     found = {name: table_files(home, name) for name in dict.fromkeys((*needed, *titles))}
     for name, paths in found.items():
-        if not paths and name in needed: raise DataError(_missing(home, name, tables))
-        for path in paths: _check_columns(path, header(path)[0], COLUMNS[name])
+        if not paths and name in needed:
+            raise DataError(_missing(home, name, tables))
+        for path in paths:
+            _check_columns(path, header(path)[0], COLUMNS[name])
     return {name: paths for name, paths in found.items() if paths}
 
 # %% ../../nbs/1_data/28_mimic.ipynb #2a19f1ed
@@ -82,29 +132,58 @@ def _missing(home, name, tables):
     advice = f" To read without it, leave it out: tables={others!r}." if name in SOURCES else ""
     return f"{home}: {name}.csv (or .csv.gz) not found; found {', '.join(here) or 'no CSV file'}.{nearest(f'{name}.csv', here)}{advice}"
 
+
 def _check_columns(path, names, required):
     if "ROW_ID" in names or "row_id" in names:
-        raise DataError(f"{path}: found a column ROW_ID, which MIMIC-III has; expected MIMIC-IV. Read MIMIC-III as OMOP or MEDS.")
+        raise DataError(
+            f"{path}: found a column ROW_ID, which MIMIC-III has; expected MIMIC-IV. Read MIMIC-III as OMOP or MEDS."
+        )
     for name in required:
-        if name in names: continue
+        if name in names:
+            continue
         near = nearest(name, names) if {*required} & {*names} else ""
         raise DataError(f"{path}: column {name!r} is missing; found {shown(names, required)}.{near}")
 
 # %% ../../nbs/1_data/28_mimic.ipynb #83ffb004
 NUMBER = ("float64", r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$", "a number")
-TIME = ("timestamp(6)", rf"^{DAY}( \d{{2}}:\d{{2}}:\d{{2}})?$", "a day that there is, as YYYY-MM-DD HH:MM:SS or YYYY-MM-DD")
+TIME = (
+    "timestamp(6)",
+    rf"^{DAY}( \d{{2}}:\d{{2}}:\d{{2}})?$",
+    "a day that there is, as YYYY-MM-DD HH:MM:SS or YYYY-MM-DD",
+)
 ID, VERSION = ("string", r"^\d+$", "a whole number"), ("int64", r"^(9|10)$", "9 or 10")
-AGE, YEAR = ("int64", r"^(\d{1,2}|1[0-4]\d)$", "a whole number of years below 150"), ("int64", r"^[1-9]\d{3}$", "a year of four digits")
-TYPES = {"subject_id": ID, "hadm_id": ID, "itemid": ID, "icd_version": VERSION, "anchor_age": AGE, "anchor_year": YEAR, "valuenum": NUMBER,
-         **dict.fromkeys(("dod", "admittime", "dischtime", "deathtime", "chartdate", "starttime", "charttime"), TIME)}
-OURS = {"subject_id": "source_id", "hadm_id": "encounter"}   # MIMIC's name → the one that `settle` takes
+AGE, YEAR = (
+    ("int64", r"^(\d{1,2}|1[0-4]\d)$", "a whole number of years below 150"),
+    ("int64", r"^[1-9]\d{3}$", "a year of four digits"),
+)
+TYPES = {
+    "subject_id": ID,
+    "hadm_id": ID,
+    "itemid": ID,
+    "icd_version": VERSION,
+    "anchor_age": AGE,
+    "anchor_year": YEAR,
+    "valuenum": NUMBER,
+    **dict.fromkeys(
+        ("dod", "admittime", "dischtime", "deathtime", "chartdate", "starttime", "charttime"), TIME
+    ),
+}
+OURS = {"subject_id": "source_id", "hadm_id": "encounter"}  # MIMIC's name → the one that `settle` takes
+
 
 def typed(con, scans: Scans, name: str):
     """A table's columns of `COLUMNS[name]`, empty fields null; the patient is `source_id`, the admission `encounter`.
     Raises `DataError` with the line of a value that does not parse."""
-    text, paths = ibis.union(*(_text(con, *file, COLUMNS[name]) for file in scans.files(name))), scans.tables[name]
-    try: text = computed(text)
-    except duckdb.Error as e: raise DataError(f"{paths[0]}: {_complaint(e)}; expected the file as PhysioNet published it (compare SHA256SUMS.txt).") from None
+    text, paths = (
+        ibis.union(*(_text(con, *file, COLUMNS[name]) for file in scans.files(name))),
+        scans.tables[name],
+    )
+    try:
+        text = computed(text)
+    except duckdb.Error as e:
+        raise DataError(
+            f"{paths[0]}: {_complaint(e)}; expected the file as PhysioNet published it (compare SHA256SUMS.txt)."
+        ) from None
     mine = {c: TYPES[c] for c in COLUMNS[name] if c in TYPES}
     for column, (type_, pattern, expected) in mine.items():
         fits = _[column].re_search(pattern) & _[column].try_cast(type_).notnull()
@@ -112,34 +191,59 @@ def typed(con, scans: Scans, name: str):
     parsed = text.mutate(**{c: _[c].try_cast(t[0]) for c, t in mine.items()})
     return parsed.rename({new: old for old, new in OURS.items() if old in COLUMNS[name]})
 
+
 def _text(con, path, names, _delimiter, columns):
     view = read_csv(con, path, names, table_name=ibis.util.gen_name("csv"))
     return view.select(**{c: view[c].strip().nullif("") for c in columns})
 
 # %% ../../nbs/1_data/28_mimic.ipynb #d91a8d9a
 def _complaint(error):
-    said = [line for line in str(error).splitlines() if re.match(r"(CSV Error|Invalid Input Error|IO Error|Expected Number|Invalid unicode)", line)]   # not the line itself: it is a patient's
+    said = [
+        line
+        for line in str(error).splitlines()
+        if re.match(r"(CSV Error|Invalid Input Error|IO Error|Expected Number|Invalid unicode)", line)
+    ]  # not the line itself: it is a patient's
     return "; ".join(said) or type(error).__name__
 
 # %% ../../nbs/1_data/28_mimic.ipynb #dc8a54ad
 def patients(
-    table, # of `typed`
-    stays, # admissions, of `typed`
-)->pd.DataFrame:
+    table,  # of `typed`
+    stays,  # admissions, of `typed`
+) -> pd.DataFrame:
     "A row a patient: source_id, birth (1 July), death, sex, race (as of the first admission)."
-    first = stays.group_by("source_id").aggregate(race=_.race.argmin(_.admittime), deathtime=_.deathtime.min())
+    first = stays.group_by("source_id").aggregate(
+        race=_.race.argmin(_.admittime), deathtime=_.deathtime.min()
+    )
     t = table.left_join(first, "source_id").drop("source_id_right").execute()
     year = (t["anchor_year"] - t["anchor_age"]).astype("Int64").astype("string").str.zfill(4)
     timed = t["dod"].isna() | (t["deathtime"] < t["dod"] + pd.Timedelta(days=1))
-    return pd.DataFrame({"source_id": t["source_id"], "birth": pd.to_datetime(year + "-07-01").astype("datetime64[us]"), "death": t["deathtime"].where(timed, t["dod"]), "sex": t["gender"], "race": t["race"]})
+    return pd.DataFrame(
+        {
+            "source_id": t["source_id"],
+            "birth": pd.to_datetime(year + "-07-01").astype("datetime64[us]"),
+            "death": t["deathtime"].where(timed, t["dod"]),
+            "sex": t["gender"],
+            "race": t["race"],
+        }
+    )
 
 # %% ../../nbs/1_data/28_mimic.ipynb #c49b360d
 def visits(stays):
     "Admissions (of `typed`) as `settle_visits` takes them, with `known`: when their diagnoses are."
     end = ibis.least(stays.dischtime, ibis.coalesce(stays.deathtime, stays.dischtime))
-    known = ibis.ifelse(end < stays.admittime, stays.admittime, end)   # a discharge before the admission is a slip of the pen
-    return stays.select("encounter", "source_id", time="admittime", stop="dischtime", known=known, description=stays.admission_type,
-                        code="MIMIC_ADMISSION//" + stays.admission_type, **{"class": stays.admission_type})
+    known = ibis.ifelse(
+        end < stays.admittime, stays.admittime, end
+    )  # a discharge before the admission is a slip of the pen
+    return stays.select(
+        "encounter",
+        "source_id",
+        time="admittime",
+        stop="dischtime",
+        known=known,
+        description=stays.admission_type,
+        code="MIMIC_ADMISSION//" + stays.admission_type,
+        **{"class": stays.admission_type},
+    )
 
 # %% ../../nbs/1_data/28_mimic.ipynb #8a5b527e
 def clinical(con, scans: Scans, name: str, visits) -> tuple:
@@ -151,21 +255,31 @@ def clinical(con, scans: Scans, name: str, visits) -> tuple:
         stays = visits.filter(_.repeat == 0).select("encounter", "source_id", "known")
         t = t.left_join(stays, ["encounter", "source_id"])
     t = t.mutate(code=code)
-    if titles in scans.tables:   # grouped, so that a code described twice multiplies no row
+    if titles in scans.tables:  # grouped, so that a code described twice multiplies no row
         named = typed(con, scans, titles).group_by(code=code).aggregate(description=description.min())
         t = t.left_join(named, "code").drop("code_right")
-    else: t = t.mutate(description=ibis.null("string") if titles else description)
+    else:
+        t = t.mutate(description=ibis.null("string") if titles else description)
     value = t.valuenum if name == "labevents" else ibis.null("float64")
-    rows = t.select("source_id", "encounter", "code", "description", time=when, kind=ibis.literal(kind),
-                    numeric_value=value, bare=ibis.literal(when == "chartdate"), table=ibis.literal(name))
+    rows = t.select(
+        "source_id",
+        "encounter",
+        "code",
+        "description",
+        time=when,
+        kind=ibis.literal(kind),
+        numeric_value=value,
+        bare=ibis.literal(when == "chartdate"),
+        table=ibis.literal(name),
+    )
     return rows, n
 
 # %% ../../nbs/1_data/28_mimic.ipynb #e17343d9
 def read(
-    folder: Path | str, # the one that holds `hosp/`, or `hosp` itself; files `.csv` or `.csv.gz`
-    until: object = None, # rows after this moment (in MIMIC's shifted years) are set aside as future; default: as `last_moment`
-    progress: bool = True, # show a bar over the tables
-    tables: tuple = TABLES, # which to read; `(*TABLES, "labevents")` for the laboratory too
+    folder: Path | str,  # the one that holds `hosp/`, or `hosp` itself; files `.csv` or `.csv.gz`
+    until: object = None,  # rows after this moment (in MIMIC's shifted years) are set aside as future; default: as `last_moment`
+    progress: bool = True,  # show a bar over the tables
+    tables: tuple = TABLES,  # which to read; `(*TABLES, "labevents")` for the laboratory too
 ) -> Events:
     "Read MIMIC-IV's hosp module. Raises `DataError`, for a file or column before any work, if it cannot be read as it is."
     tables = (tables,) if isinstance(tables, str) else tuple(tables)
@@ -179,11 +293,17 @@ def read(
         bar.set_postfix_str(name)
         raw, n = clinical(con, scans, name, encounters)
         settled.append(settle(raw, people, encounters))
-        counts.append(counted(label[name], settled[-1].counts.get(name, {}), where=paths[name][0], until=until))
-        if counts[-1]["rows"] != n: raise AssertionError(f"{paths[name][0]}: {n} rows, but {counts[-1]}")
+        counts.append(
+            counted(label[name], settled[-1].counts.get(name, {}), where=paths[name][0], until=until)
+        )
+        if counts[-1]["rows"] != n:
+            raise AssertionError(f"{paths[name][0]}: {n} rows, but {counts[-1]}")
     remarks += settle_remarks(settled, label) if settled else []
     report = Report.of(pd.DataFrame(counts), str(folder), _notes(paths, tables, people), remarks)
-    return assemble(people, encounters, settled, report, files.fingerprint((asked(until, report.frame), tables, 2)))
+    return assemble(
+        people, encounters, settled, report, files.fingerprint((asked(until, report.frame), tables, 2))
+    )
+
 
 def _people_and_stays(con, scans, until, label):
     "Patients, admissions, their rows of the report, and what was repaired."
@@ -195,14 +315,19 @@ def _people_and_stays(con, scans, until, label):
         raise DataError(f"{where}: no patient with an id, an age and a year{before}; expected at least one.")
     encounters = settle_visits(visits(stays), people)
     admissions = scans.tables["admissions"][0]
-    counts = [counted(label["patients"], people.counts, where=where, until=until),
-              counted(label["admissions"], by_reason(encounters), where=admissions, until=until)]
+    counts = [
+        counted(label["patients"], people.counts, where=where, until=until),
+        counted(label["admissions"], by_reason(encounters), where=admissions, until=until),
+    ]
     remarks = [*people.remarks(label["patients"]), *visit_remarks(encounters, label["admissions"])]
     return people, encounters, counts, remarks
 
 # %% ../../nbs/1_data/28_mimic.ipynb #cdce73c8
 def _notes(paths, tables, people):
-    unread, untitled = [t for t in SOURCES if t not in tables], [s[4] for t, s in SOURCES.items() if t in tables and s[4] and s[4] not in paths]
+    unread, untitled = (
+        [t for t in SOURCES if t not in tables],
+        [s[4] for t, s in SOURCES.items() if t in tables and s[4] and s[4] not in paths],
+    )
     said = (("Not read", unread), ("Without descriptions, for want of", untitled))
     notes = [f"{what}: {', '.join(names)}." for what, names in said if names]
     return (*notes, *([SHIFTED] if people.until is None else []))

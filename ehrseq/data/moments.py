@@ -15,43 +15,60 @@ import pandas as pd
 # %% ../../nbs/1_data/10_moments.ipynb #e3a727c3
 _DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?\s*(Z|UTC|[+-]\d\d:?(\d\d)?)?)?)?)?")
 
+
 def moment(
-    value: object, # a date or time, with or without its zone; ISO text, such as "2012", "2012-06-01", "2012-06-01T08:00Z"; a year
-    name: str = "until", # of the parameter, for the message
+    value: object,  # a date or time, with or without its zone; ISO text, such as "2012", "2012-06-01", "2012-06-01T08:00Z"; a year
+    name: str = "until",  # of the parameter, for the message
 ) -> datetime:
     "A moment in UTC, without zone. Raises `ValueError` for what is none."
     said = ValueError(f"{name}={value!r}: expected a date, such as '2012-06-01'.")
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1000 <= value <= 9999: value = str(value)
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1000 <= value <= 9999:
+        value = str(value)
     if isinstance(value, str):
-        if not _DATE.fullmatch(value.strip()): raise said
-    elif not isinstance(value, (date, datetime, np.datetime64)): raise said
-    try: time = pd.Timestamp(value)
-    except (ValueError, TypeError): raise said from None
-    if pd.isna(time): raise said
+        if not _DATE.fullmatch(value.strip()):
+            raise said
+    elif not isinstance(value, (date, datetime, np.datetime64)):
+        raise said
+    try:
+        time = pd.Timestamp(value)
+    except (ValueError, TypeError):
+        raise said from None
+    if pd.isna(time):
+        raise said
     return (time.tz_convert("UTC").tz_localize(None) if time.tzinfo else time).to_pydatetime(warn=False)
+
 
 def without_zone(times) -> pd.Series:
     "Times in UTC, without zone."
     times = pd.to_datetime(pd.Series(times))
-    return (times.dt.tz_convert("UTC").dt.tz_localize(None) if times.dt.tz else times).astype("datetime64[us]")
+    return (times.dt.tz_convert("UTC").dt.tz_localize(None) if times.dt.tz else times).astype(
+        "datetime64[us]"
+    )
+
 
 def now() -> pd.Timestamp:
     "The present moment, in UTC, without zone."
     return pd.Timestamp.now("UTC").tz_localize(None)
 
+
 SHIFTED = "Most patients begin after today: dates are shifted, and no row is set aside as future."
+
 
 def last_moment(until: object, first: pd.Series) -> datetime | None:
     """The moment after which nothing is known: `until`; by default now, or None where most of the patients' `first` moments
     lie after it, for then dates are shifted."""
-    if until is not None: return moment(until)
+    if until is not None:
+        return moment(until)
     first = first.dropna()
     return None if len(first) and (first > now()).mean() > 0.5 else now().to_pydatetime(warn=False)
 
+
 def asked(until: object, counts: pd.DataFrame) -> str | None:
     "What of `until` belongs into a fingerprint: the moment; where none was asked for and yet rows are future, today's date."
-    if until is not None: return moment(until).isoformat()
+    if until is not None:
+        return moment(until).isoformat()
     return f"{now():%Y-%m-%d}" if "future" in counts and counts["future"].sum() else None
+
 
 def in_the_future(last: pd.Timestamp) -> bool:
     """Whether events reach more than a year ahead. Then dates were shifted, each patient's by another amount, to hide who

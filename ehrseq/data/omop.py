@@ -19,33 +19,81 @@ import pandas as pd
 from ibis import _
 from tqdm.std import tqdm
 
-from .accounting import (
-    People, assemble, by_reason, computed, counted, engine, number_people, settle, settle_remarks,
-    settle_visits, visit_remarks)
+from ehrseq.data.accounting import (
+    People,
+    assemble,
+    by_reason,
+    computed,
+    counted,
+    number_people,
+    settle,
+    settle_remarks,
+    settle_visits,
+    visit_remarks,
+)
 from .events import Events, Remark, Report
 from .moments import SHIFTED, asked
-from .table_files import (
-    ISO, DataError, Scans, check_values, named, nearest, read_csv, read_parquet, shown)
 from .snapshot import Snapshot
-from .warehouse import DOMAINS, TABLES, Source, connect, files, is_duckdb, is_omop, locate, public
+from ehrseq.data.table_files import (
+    ISO,
+    DataError,
+    Scans,
+    check_values,
+    named,
+    nearest,
+    read_csv,
+    read_parquet,
+    shown,
+)
+from .warehouse import DOMAINS, TABLES, Source, is_omop, locate, public
 
 # %% ../../nbs/1_data/26_omop.ipynb #f7041b7b
-def wanted(table, visits=True)->tuple:
+def wanted(table, visits=True) -> tuple:
     "Of one of `TABLES`, the columns that must be there ('a|b': one of the two), and those that may. `visits`: whether there is a visit_occurrence table."
-    if table == "person": return ["person_id", "year_of_birth|birth_datetime"], ["month_of_birth", "day_of_birth", *(f"{n}_{c}" for n in ("gender", "race", "ethnicity") for c in ("concept_id", "source_value"))]
-    if table == "death": return ["person_id", "death_date|death_datetime"], []
-    if table == "concept": return ["concept_id", "concept_name", "vocabulary_id", "concept_code"], []
-    if table == "visit_occurrence": return ["visit_occurrence_id", "person_id", "visit_concept_id", "visit_start_date|visit_start_datetime"], ["visit_end_date", "visit_end_datetime", "visit_source_concept_id"]
+    if table == "person":
+        return ["person_id", "year_of_birth|birth_datetime"], [
+            "month_of_birth",
+            "day_of_birth",
+            *(f"{n}_{c}" for n in ("gender", "race", "ethnicity") for c in ("concept_id", "source_value")),
+        ]
+    if table == "death":
+        return ["person_id", "death_date|death_datetime"], []
+    if table == "concept":
+        return ["concept_id", "concept_name", "vocabulary_id", "concept_code"], []
+    if table == "visit_occurrence":
+        return [
+            "visit_occurrence_id",
+            "person_id",
+            "visit_concept_id",
+            "visit_start_date|visit_start_datetime",
+        ], ["visit_end_date", "visit_end_datetime", "visit_source_concept_id"]
     _kind, concept, date = DOMAINS[table]
-    return (["person_id", f"{concept}_concept_id", f"{date}_date|{date}_datetime", *["visit_occurrence_id"] * visits],
-            [f"{table}_id", f"{concept}_source_concept_id", f"{concept}_source_value", "value_as_number", *["visit_occurrence_id"] * (not visits)])
+    return (
+        [
+            "person_id",
+            f"{concept}_concept_id",
+            f"{date}_date|{date}_datetime",
+            *["visit_occurrence_id"] * visits,
+        ],
+        [
+            f"{table}_id",
+            f"{concept}_source_concept_id",
+            f"{concept}_source_value",
+            "value_as_number",
+            *["visit_occurrence_id"] * (not visits),
+        ],
+    )
 
 # %% ../../nbs/1_data/26_omop.ipynb #646dca1e
 def parquet_table(con, paths: list[Path]):
     "Parquet files as one table. Raises `DataError` for one that is none."
-    try: return read_parquet(con, paths, union_by_name=len(paths) > 1)
+    try:
+        return read_parquet(con, paths, union_by_name=len(paths) > 1)
     except Exception as e:
-        raise DataError(f"{paths[0]}: not readable as parquet ({type(e).__name__}); expected parquet files with one and the same layout.") from None
+        raise DataError(
+            f"{paths[0]}: not readable as parquet ({type(e).__name__}); expected parquet files with one and the same layout."
+        ) from None
+
 
 def csv_table(con, files: list[tuple], required: list, optional: list) -> tuple:
     "The columns of `wanted` that CSV files have, as text, read once; and how many lines were ragged. Any other fault is an error."
@@ -58,22 +106,46 @@ def csv_table(con, files: list[tuple], required: list, optional: list) -> tuple:
     whole = [p.select(**{c: p[c] if c in p.columns else ibis.null("string") for c in columns}) for p in parts]
     return (ibis.union(*whole) if len(whole) > 1 else whole[0]), ragged
 
+
 def _loaded(con, path, names, delimiter, required, optional):
     key = ibis.util.gen_name("csv")
-    view = read_csv(con, path, names, delimiter, table_name=key, ignore_errors=True, store_rejects=True,
-                    rejects_table=f"{key}_rejects", rejects_scan=f"{key}_scans")
+    view = read_csv(
+        con,
+        path,
+        names,
+        delimiter,
+        table_name=key,
+        ignore_errors=True,
+        store_rejects=True,
+        rejects_table=f"{key}_rejects",
+        rejects_scan=f"{key}_scans",
+    )
     picked = pick(str(path), view, required, optional)
-    try: table = con.create_table(f"{key}_text", picked, temp=True)
-    except Exception: raise DataError(f"{path}: not readable; expected closed quotes and one kind of line end.") from None
-    bad = con.con.execute(f"SELECT line, error_type, error_message FROM {key}_rejects ORDER BY line").fetchall()
-    for line, kind, message in bad:   # the message's first line says what it is; the rest is the patient's
-        if kind not in ("MISSING COLUMNS", "TOO MANY COLUMNS"): raise DataError(f"{path}: line {line}: {message.splitlines()[0]}")
+    try:
+        table = con.create_table(f"{key}_text", picked, temp=True)
+    except Exception:
+        raise DataError(f"{path}: not readable; expected closed quotes and one kind of line end.") from None
+    bad = con.con.execute(
+        f"SELECT line, error_type, error_message FROM {key}_rejects ORDER BY line"
+    ).fetchall()
+    for line, kind, message in bad:  # the message's first line says what it is; the rest is the patient's
+        if kind not in ("MISSING COLUMNS", "TOO MANY COLUMNS"):
+            raise DataError(f"{path}: line {line}: {message.splitlines()[0]}")
     return table, len({line for line, *_rest in bad})
 
 # %% ../../nbs/1_data/26_omop.ipynb #4375b9be
-VALID = {"int64": (lambda x: x.re_search(r"^-?\d{1,19}$") & x.try_cast("int64").notnull(), "a whole number of at most 64 bits"),
-         "timestamp(6)": (lambda x: x.re_search(ISO) & x.try_cast("timestamp(6)").notnull(), "a day that there is, as YYYY-MM-DD or YYYY-MM-DD HH:MM:SS"),
-         "float64": (lambda x: x.try_cast("float64").notnull(), "a number")}
+VALID = {
+    "int64": (
+        lambda x: x.re_search(r"^-?\d{1,19}$") & x.try_cast("int64").notnull(),
+        "a whole number of at most 64 bits",
+    ),
+    "timestamp(6)": (
+        lambda x: x.re_search(ISO) & x.try_cast("timestamp(6)").notnull(),
+        "a day that there is, as YYYY-MM-DD or YYYY-MM-DD HH:MM:SS",
+    ),
+    "float64": (lambda x: x.try_cast("float64").notnull(), "a number"),
+}
+
 
 def pick(where: str, table, required: list, optional: list):
     "The columns of `wanted` that are there, in lower case. Raises `DataError` with the nearest match for one that is missing."
@@ -82,31 +154,65 @@ def pick(where: str, table, required: list, optional: list):
         if not any(n in actual for n in names.split("|")):
             known = {*_every(required, optional)} & {*actual}
             near = nearest(names.split("|")[0], actual, actual.get) if known or len(actual) == 1 else ""
-            raise DataError(f"{where}: column {' or '.join(map(repr, names.split('|')))} is missing; "
-                            f"found {shown(table.columns, known or [*actual][:len(actual) == 1])}.{near}")
+            raise DataError(
+                f"{where}: column {' or '.join(map(repr, names.split('|')))} is missing; "
+                f"found {shown(table.columns, known or [*actual][: len(actual) == 1])}.{near}"
+            )
     return table.select(**{n: table[actual[n]] for n in _every(required, optional) if n in actual})
 
-def _every(required, optional): return "|".join((*required, *optional)).split("|")
 
-def target(column)->str:
+def _every(required, optional):
+    return "|".join((*required, *optional)).split("|")
+
+
+def target(column) -> str:
     "The type that a column's name promises."
-    if column.endswith(("_of_birth", "_id")) and column != "vocabulary_id": return "int64"
-    return "timestamp(6)" if column.endswith(("_date", "_datetime")) else "float64" if column == "value_as_number" else "string"
+    if column.endswith(("_of_birth", "_id")) and column != "vocabulary_id":
+        return "int64"
+    return (
+        "timestamp(6)"
+        if column.endswith(("_date", "_datetime"))
+        else "float64"
+        if column == "value_as_number"
+        else "string"
+    )
+
 
 def typed(where, table, names):
     "The named columns, each in its `target` type, null where absent. Raises `DataError` for a type or a value that is not one."
-    return table.select(**{n: _typed(where, table[n], table, n, target(n)) if n in table.columns else ibis.null(target(n)) for n in names})
+    return table.select(
+        **{
+            n: _typed(where, table[n], table, n, target(n)) if n in table.columns else ibis.null(target(n))
+            for n in names
+        }
+    )
+
 
 def _typed(where, column, table, name, to):
     kind, place = column.type(), where if isinstance(where, str) else where[0]
     if kind.is_string():
         column = column.strip().nullif("")
-        if to != "string" and table.get_backend().name != "duckdb": raise DataError(f"{place}: column {name!r} is text; expected {to}.")
-        if to != "string": check_values(table.select(**{name: column}), where, VALID[to][1], **{name: VALID[to][0](_[name])})
+        if to != "string" and table.get_backend().name != "duckdb":
+            raise DataError(f"{place}: column {name!r} is text; expected {to}.")
+        if to != "string":
+            check_values(table.select(**{name: column}), where, VALID[to][1], **{name: VALID[to][0](_[name])})
         column = column if to == "string" else column.try_cast(to)
-    elif kind.is_null() or kind.is_unknown() and not int(column.count().execute()): return ibis.null(to)   # a parquet column in which everything is null
-    elif not {"int64": kind.is_numeric(), "timestamp(6)": kind.is_date() or kind.is_timestamp(), "float64": kind.is_numeric(), "string": True}[to]: raise DataError(f"{place}: column {name!r} is {kind}; expected {to}.")
-    elif to == "int64" and kind.is_floating(): check_values(table.select(**{name: column}), where, "whole numbers that a float holds exactly", **{name: (_[name] == _[name].floor()) & (_[name].abs() < 2 ** 53)})
+    elif kind.is_null() or kind.is_unknown() and not int(column.count().execute()):
+        return ibis.null(to)  # a parquet column in which everything is null
+    elif not {
+        "int64": kind.is_numeric(),
+        "timestamp(6)": kind.is_date() or kind.is_timestamp(),
+        "float64": kind.is_numeric(),
+        "string": True,
+    }[to]:
+        raise DataError(f"{place}: column {name!r} is {kind}; expected {to}.")
+    elif to == "int64" and kind.is_floating():
+        check_values(
+            table.select(**{name: column}),
+            where,
+            "whole numbers that a float holds exactly",
+            **{name: (_[name] == _[name].floor()) & (_[name].abs() < 2**53)},
+        )
     column = column.cast(to)
     return ibis.ifelse(column.isnan(), ibis.null(to), column) if to == "float64" else column
 
@@ -114,10 +220,23 @@ def _typed(where, column, table, name, to):
 def _check_names(source):
     found = ", ".join(sorted(source.found)[:12]) or "no table"
     for name in (t for t in TABLES if t not in source.found):
-        near = get_close_matches(name, [n for n in source.found if n not in TABLES], n=1, cutoff=0.6 if name == "person" else 0.88)
-        hint = f" Nearest: {near[0]}; if it is that table, name it so, else move it away." if near else "" if Path(source.name).is_dir() else " If the tables are in another schema, name it: schema=…"
-        if near or name == "person": raise DataError(f"{source.name}: table {name!r} is missing; found {found}.{hint}")
-    if not any(t in source.found for t in DOMAINS): raise DataError(f"{source.name}: no clinical table; expected at least one of {', '.join(DOMAINS)}; found {found}.")
+        near = get_close_matches(
+            name, [n for n in source.found if n not in TABLES], n=1, cutoff=0.6 if name == "person" else 0.88
+        )
+        hint = (
+            f" Nearest: {near[0]}; if it is that table, name it so, else move it away."
+            if near
+            else ""
+            if Path(source.name).is_dir()
+            else " If the tables are in another schema, name it: schema=…"
+        )
+        if near or name == "person":
+            raise DataError(f"{source.name}: table {name!r} is missing; found {found}.{hint}")
+    if not any(t in source.found for t in DOMAINS):
+        raise DataError(
+            f"{source.name}: no clinical table; expected at least one of {', '.join(DOMAINS)}; found {found}."
+        )
+
 
 def tables_of(source: Source) -> tuple[dict, dict]:
     "The OMOP tables of a `Source` by name, columns and types as promised; and the ragged lines of each. Raises `DataError` before any work."
@@ -128,35 +247,61 @@ def tables_of(source: Source) -> tuple[dict, dict]:
     out = {n: typed(source.where(n), table, _every(*columns[n])) for n, (table, _ragged) in picked.items()}
     return out, {n: ragged for n, (_table, ragged) in picked.items() if ragged}
 
+
 def _is_text(source, name):
     "Whether a table is in CSV files. Raises `DataError` where some of its parts are, and others are not."
     where = source.found[name]
-    if not isinstance(where, list): return False
+    if not isinstance(where, list):
+        return False
     parquet = [p for p in where if p.suffix.lower() == ".parquet"]
     if parquet and len(parquet) < len(where):
-        raise DataError(f"{source.name}: the table {name} is in {named(source.name, where)}, some CSV and some parquet; expected one of the two.")
+        raise DataError(
+            f"{source.name}: the table {name} is in {named(source.name, where)}, some CSV and some parquet; expected one of the two."
+        )
     return not parquet
+
 
 def _picked(source, scans, name, required, optional):
     "A table's columns, and its ragged lines."
     where = source.found[name]
-    if name in scans.tables: return csv_table(source.con, scans.files(name), required, optional)
-    table = parquet_table(source.con, where) if isinstance(where, list) else source.con.table(where[0], database=where[1])
+    if name in scans.tables:
+        return csv_table(source.con, scans.files(name), required, optional)
+    table = (
+        parquet_table(source.con, where)
+        if isinstance(where, list)
+        else source.con.table(where[0], database=where[1])
+    )
     return pick(f"{source.name}: {name}", table, required, optional), 0
 
 # %% ../../nbs/1_data/26_omop.ipynb #cdd7eab3
 def concepts(tables: dict):
     """The concepts in use in tables of `tables_of`, computed once: concept_id, code, vocabulary, name. Concept 0, which means
     'no concept', is none. One that the concept table lacks, or that comes without a vocabulary, has no code."""
-    ids = [t.select(concept_id=c) for n, t in tables.items() if n != "concept" for c in t.columns if c.endswith("concept_id")]
+    ids = [
+        t.select(concept_id=c)
+        for n, t in tables.items()
+        if n != "concept"
+        for c in t.columns
+        if c.endswith("concept_id")
+    ]
     used = ibis.union(*ids, distinct=True).filter(_.concept_id.notnull(), _.concept_id != 0)
     none = ibis.null("string")
-    if "concept" not in tables: return computed(used.mutate(code=none, vocabulary=none, name=none))
-    known = tables["concept"].select("concept_id", code=_.vocabulary_id.upper() + "//" + _.concept_code, vocabulary=_.vocabulary_id.upper(), name="concept_name")
+    if "concept" not in tables:
+        return computed(used.mutate(code=none, vocabulary=none, name=none))
+    known = tables["concept"].select(
+        "concept_id",
+        code=_.vocabulary_id.upper() + "//" + _.concept_code,
+        vocabulary=_.vocabulary_id.upper(),
+        name="concept_name",
+    )
     out = computed(used.left_join(known, "concept_id").drop("concept_id_right"))
     twice = out.group_by("concept_id").aggregate(n=_.count()).filter(_.n > 1).limit(1).execute()
-    if len(twice): raise DataError(f"table 'concept': concept_id {twice['concept_id'][0]} is given {twice['n'][0]} times; expected once.")
+    if len(twice):
+        raise DataError(
+            f"table 'concept': concept_id {twice['concept_id'][0]} is given {twice['n'][0]} times; expected once."
+        )
     return out
+
 
 def coded(table, stem: str, known):
     """The table with code, vocabulary and description: of its `{stem}_concept_id`, else of its `{stem}_source_concept_id`,
@@ -165,100 +310,185 @@ def coded(table, stem: str, known):
     one, two = f"{stem}_concept_id", f"{stem}_source_concept_id"
     out = table.left_join(first, table[one] == first.concept_id1)
     out = out.left_join(second, out[two] == second.concept_id2)
-    better = lambda a, b: ibis.ifelse(_.code1.notnull(), a, b)   # never one concept's code with another's name
+    better = lambda a, b: ibis.ifelse(_.code1.notnull(), a, b)  # never one concept's code with another's name
     number = lambda column: "OMOP//" + column.nullif(0).cast("string")
     code = ibis.coalesce(_.code1, _.code2, number(_[one]), number(_[two]))
-    return out.mutate(code=code, vocabulary=better(_.vocabulary1, _.vocabulary2), description=better(_.name1, _.name2))
+    return out.mutate(
+        code=code, vocabulary=better(_.vocabulary1, _.vocabulary2), description=better(_.name1, _.name2)
+    )
+
 
 def unnamed(tables: dict, known) -> tuple:
     "A note on the concepts in use without a code of their own."
-    if "concept" not in tables: return ("No concept table: codes are OMOP concept ids.",)
+    if "concept" not in tables:
+        return ("No concept table: codes are OMOP concept ids.",)
     n = known.aggregate(all=_.count(), lacking=_.code.isnull().sum()).execute().iloc[0].fillna(0).astype(int)
-    if not n["lacking"]: return ()
-    return (f"Of {n['all']:,} concepts in use, {n['lacking']:,} are not in the concept table: their codes are OMOP concept ids.",)
+    if not n["lacking"]:
+        return ()
+    return (
+        f"Of {n['all']:,} concepts in use, {n['lacking']:,} are not in the concept table: their codes are OMOP concept ids.",
+    )
 
 # %% ../../nbs/1_data/26_omop.ipynb #8760b8c1
-def when(stem): return ibis.coalesce(_[f"{stem}_datetime"], _[f"{stem}_date"])
+def when(stem):
+    return ibis.coalesce(_[f"{stem}_datetime"], _[f"{stem}_date"])
+
 
 def clinical(table, name, known):
     "The rows of one clinical table as `settle` takes them."
     kind, concept, date = DOMAINS[name]
     rows = coded(table, concept, known).mutate(time=when(date), value=_[f"{concept}_source_value"])
     vaccine = (_.vocabulary == "CVX").fill_null(False) if kind == "medication" else ibis.literal(False)
-    return rows.select(source_id=_.person_id, encounter=_.visit_occurrence_id, time=_.time, bare=(_.time == _.time.truncate("D")).fill_null(False),
-                       code=ibis.coalesce(_.code, ibis.ifelse(_.value.notnull(), "SOURCE//" + _.value, ibis.null("string"))), kind=ibis.ifelse(vaccine, "immunization", kind), description=_.description, numeric_value=_.value_as_number, table=ibis.literal(name))
+    return rows.select(
+        source_id=_.person_id,
+        encounter=_.visit_occurrence_id,
+        time=_.time,
+        bare=(_.time == _.time.truncate("D")).fill_null(False),
+        code=ibis.coalesce(_.code, ibis.ifelse(_.value.notnull(), "SOURCE//" + _.value, ibis.null("string"))),
+        kind=ibis.ifelse(vaccine, "immunization", kind),
+        description=_.description,
+        numeric_value=_.value_as_number,
+        table=ibis.literal(name),
+    )
+
 
 def visits(table, known):
     "Visits as `settle_visits` takes them. `visit_source_value` often numbers the encounter, so it is never a code: without a concept the visit stays, and is no event."
-    return coded(table, "visit", known).select(encounter=_.visit_occurrence_id, source_id=_.person_id, time=when("visit_start"), stop=when("visit_end"),
-                       code=_.code, description=_.description, **{"class": ibis.coalesce(_.description, _.code)})
+    return coded(table, "visit", known).select(
+        encounter=_.visit_occurrence_id,
+        source_id=_.person_id,
+        time=when("visit_start"),
+        stop=when("visit_end"),
+        code=_.code,
+        description=_.description,
+        **{"class": ibis.coalesce(_.description, _.code)},
+    )
 
 # %% ../../nbs/1_data/26_omop.ipynb #333fa2ba
-LETTERS = {8532: "F", 8507: "M", "FEMALE": "F", "MALE": "M", "F": "F", "M": "M"}   # OMOP's concepts for female and male, and source values
+LETTERS = {
+    8532: "F",
+    8507: "M",
+    "FEMALE": "F",
+    "MALE": "M",
+    "F": "F",
+    "M": "M",
+}  # OMOP's concepts for female and male, and source values
 
-def births(frame)->tuple:
+
+def births(frame) -> tuple:
     "The births, and which of them are guesses (month or day unknown), from pandas columns birth_datetime, year_of_birth, month_of_birth and day_of_birth."
     month, day = frame["month_of_birth"].astype("Float64"), frame["day_of_birth"].astype("Float64")
-    guess = pd.DataFrame({"year": frame["year_of_birth"], "month": month.fillna(7), "day": day.where(month.notna(), 1).fillna(15)}).astype("Float64")
+    guess = pd.DataFrame(
+        {
+            "year": frame["year_of_birth"],
+            "month": month.fillna(7),
+            "day": day.where(month.notna(), 1).fillna(15),
+        }
+    ).astype("Float64")
     told = pd.to_datetime(frame["birth_datetime"]).astype("datetime64[us]")
-    return told.fillna(pd.to_datetime(guess, errors="coerce").astype("datetime64[us]")), told.isna() & (month.isna() | day.isna())
+    return told.fillna(pd.to_datetime(guess, errors="coerce").astype("datetime64[us]")), told.isna() & (
+        month.isna() | day.isna()
+    )
+
 
 def first_record(tables, people):
     "The first time in any clinical or visit table in their year of birth of the given people (source_id, birth): a pandas Series by source id."
-    some = ibis.memtable(pd.DataFrame({"person_id": people["source_id"], "born": people["birth"].dt.year}), schema={"person_id": "int64", "born": "int64"})
-    parts = [t.join(some, "person_id").select("born", "person_id", time=when(date)) for n, t in tables.items()
-             for date in [DOMAINS[n][2] if n in DOMAINS else "visit_start" if n == "visit_occurrence" else None] if date]
-    return ibis.union(*parts).filter(_.time.year() == _.born).group_by("person_id").aggregate(time=_.time.min()).execute().set_index("person_id")["time"].astype("datetime64[us]")
+    some = ibis.memtable(
+        pd.DataFrame({"person_id": people["source_id"], "born": people["birth"].dt.year}),
+        schema={"person_id": "int64", "born": "int64"},
+    )
+    parts = [
+        t.join(some, "person_id").select("born", "person_id", time=when(date))
+        for n, t in tables.items()
+        for date in [DOMAINS[n][2] if n in DOMAINS else "visit_start" if n == "visit_occurrence" else None]
+        if date
+    ]
+    return (
+        ibis.union(*parts)
+        .filter(_.time.year() == _.born)
+        .group_by("person_id")
+        .aggregate(time=_.time.min())
+        .execute()
+        .set_index("person_id")["time"]
+        .astype("datetime64[us]")
+    )
+
 
 def persons(tables: dict, known, until) -> tuple[People, int]:
     "Patients, and how many births are guesses. `known`: of `concepts`."
     table = tables["person"]
-    frame = table.filter(_.person_id.notnull()).execute().rename(columns={"person_id": "source_id"})   # an id that is null would make floats of all
+    frame = (
+        table.filter(_.person_id.notnull()).execute().rename(columns={"person_id": "source_id"})
+    )  # an id that is null would make floats of all
     birth, guessed = births(frame)
     if guessed.any():
         first = first_record(tables, frame.assign(birth=birth)[guessed & birth.notna()]).dt.normalize()
         seen = frame["source_id"].map(first.to_dict()).astype("datetime64[us]")
         birth = birth.where(~(guessed & (seen < birth)), seen)
     never = pd.Series(pd.NaT, frame.index, dtype="datetime64[us]")
-    people = number_people(frame[["source_id"]].assign(birth=birth, death=never, **_described(frame, known)), until)
+    people = number_people(
+        frame[["source_id"]].assign(birth=birth, death=never, **_described(frame, known)), until
+    )
     without_id = int(table.count().execute()) - len(frame)
     return replace(people, counts=people.counts | {"unknown patient": without_id}), int(guessed.sum())
+
 
 def _described(frame, known) -> dict:
     "Sex, race and ethnicity: concept names, else source values."
     names = known.select("concept_id", "name").execute().set_index("concept_id")["name"].dropna().to_dict()
-    def of(column): return frame[f"{column}_concept_id"].map(names).astype("object").fillna(frame[f"{column}_source_value"])
+
+    def of(column):
+        return (
+            frame[f"{column}_concept_id"].map(names).astype("object").fillna(frame[f"{column}_source_value"])
+        )
+
     sex = of("gender").map(lambda s: LETTERS.get(str(s).upper(), s))
     sex = frame["gender_concept_id"].map(LETTERS).astype("object").fillna(sex)
     return {"sex": sex, "race": of("race"), "ethnicity": of("ethnicity")}
 
+
 def deaths(table, people: People) -> tuple[People, dict]:
     "People with the earliest of their deaths, and rows of the death table by reason."
     frame = table.filter(_.person_id.notnull()).select(source_id=_.person_id, time=when("death")).execute()
-    frame = frame.sort_values(["source_id", "time"], ignore_index=True).merge(people.frame[["source_id", "birth"]], "left")
+    frame = frame.sort_values(["source_id", "time"], ignore_index=True).merge(
+        people.frame[["source_id", "birth"]], "left"
+    )
     why = pd.Series("kept", frame.index)
-    if people.until is not None: why[frame["time"] > people.until] = "future"
+    if people.until is not None:
+        why[frame["time"] > people.until] = "future"
     why[frame["time"] < frame["birth"] - pd.Timedelta(days=1)] = "pre-birth"
     why[frame["birth"].isna()] = "unknown patient"
     why[frame["source_id"].isin(people.excluded)] = "excluded patient"
     why[frame["time"].isna()] = "undated"
     kept = frame[why == "kept"]
     why[kept.index[kept.duplicated("source_id")]] = "duplicate"
-    death = people.frame["source_id"].map(kept.groupby("source_id")["time"].min().to_dict()).astype("datetime64[us]")
+    death = (
+        people.frame["source_id"]
+        .map(kept.groupby("source_id")["time"].min().to_dict())
+        .astype("datetime64[us]")
+    )
     without_id = int((why == "unknown patient").sum()) + int(table.count().execute()) - len(frame)
-    return replace(people, frame=people.frame.assign(death=death)), why.value_counts().to_dict() | {"unknown patient": without_id}
+    return replace(people, frame=people.frame.assign(death=death)), why.value_counts().to_dict() | {
+        "unknown patient": without_id
+    }
 
 # %% ../../nbs/1_data/26_omop.ipynb #a805083c
-def sizes(tables)->dict:
+def sizes(tables) -> dict:
     "Rows and largest id of each table."
     key = lambda n, t: t[f"{n}_id" if f"{n}_id" in t.columns else "person_id"]
-    return {n: tuple(t.aggregate(n=t.count(), top=key(n, t).max()).to_pyarrow().to_pylist()[0].values()) for n, t in tables.items()}
+    return {
+        n: tuple(t.aggregate(n=t.count(), top=key(n, t).max()).to_pyarrow().to_pylist()[0].values())
+        for n, t in tables.items()
+    }
+
 
 def read(
-    source: object, # a folder of CSV or parquet files, a DuckDB file, an Ibis connection, or a URL such as "postgres://user@host/database"
-    until: object = None, # rows after this moment are set aside as future; default: as `last_moment`
-    progress: bool = True, # show a bar over the tables
-    schema: str | Sequence[str] | None = None, # of a database: where the tables are; several are searched in turn
+    source: object,  # a folder of CSV or parquet files, a DuckDB file, an Ibis connection, or a URL such as "postgres://user@host/database"
+    until: object = None,  # rows after this moment are set aside as future; default: as `last_moment`
+    progress: bool = True,  # show a bar over the tables
+    schema: str
+    | Sequence[str]
+    | None = None,  # of a database: where the tables are; several are searched in turn
 ) -> Events:
     """Read OMOP CDM 5.3 or 5.4. Raises `DataError` before any work if it cannot be read as it is. The fingerprint of a server
     does not notice a value changed in place."""
@@ -268,11 +498,21 @@ def read(
     size, known = sizes(tables), concepts(tables)
     people, guessed = persons(tables, known, until)
     reasons, remarks = {"person": people.counts}, []
-    if not len(people): _nobody(place, people, ragged, until)
-    if guessed: remarks.append(Remark("person", "births are guesses: mid-year or mid-month", guessed))
-    if "death" in tables: people, reasons["death"] = deaths(tables["death"], people)
+    if not len(people):
+        _nobody(place, people, ragged, until)
+    if guessed:
+        remarks.append(Remark("person", "births are guesses: mid-year or mid-month", guessed))
+    if "death" in tables:
+        people, reasons["death"] = deaths(tables["death"], people)
     settled, encounters = [], None
-    bar = tqdm([n for n in tables if n in DOMAINS or n == "visit_occurrence"], desc="reading", unit="table", disable=not progress, ascii=True, leave=False)
+    bar = tqdm(
+        [n for n in tables if n in DOMAINS or n == "visit_occurrence"],
+        desc="reading",
+        unit="table",
+        disable=not progress,
+        ascii=True,
+        leave=False,
+    )
     for name in bar:
         bar.set_postfix_str(name)
         if name == "visit_occurrence":
@@ -282,26 +522,41 @@ def read(
         else:
             settled.append(settle(clinical(tables[name], name, known), people, encounters))
             reasons[name] = settled[-1].counts.get(name, {})
-        if (n := sum(reasons[name].values())) != size[name][0]: raise AssertionError(f"{place.name}: {name}: {size[name][0]} rows, but {n} accounted for")
-    counts = pd.DataFrame([counted(n, why, ragged.get(n, 0), _where(place, n), until) for n, why in reasons.items()])
+        if (n := sum(reasons[name].values())) != size[name][0]:
+            raise AssertionError(f"{place.name}: {name}: {size[name][0]} rows, but {n} accounted for")
+    counts = pd.DataFrame(
+        [counted(n, why, ragged.get(n, 0), _where(place, n), until) for n, why in reasons.items()]
+    )
     remarks += settle_remarks(settled, {name: name for name in tables})
     report = Report.of(counts, place.name, _notes(tables, known, people), remarks)
     settings = (asked(until, counts), schema, 2)
-    return assemble(people, encounters, settled, report, files.fingerprint(settings) if place.files else digest(place, size, settings))
+    return assemble(
+        people,
+        encounters,
+        settled,
+        report,
+        files.fingerprint(settings) if place.files else digest(place, size, settings),
+    )
+
 
 def _where(place, name):
     where = place.where(name)
     return where if isinstance(where, str) else where[0]
 
+
 def _nobody(place, people, ragged, until):
     counted("person", people.counts, ragged.get("person", 0), _where(place, "person"), until)
     before = f" before until={people.until:%Y-%m-%d}" if people.until else ""
-    raise DataError(f"{place.name}: table 'person': nobody with an id and a birth{before}; expected at least one.")
+    raise DataError(
+        f"{place.name}: table 'person': nobody with an id and a birth{before}; expected at least one."
+    )
+
 
 def _notes(tables, known, people):
     absent = [t for t in TABLES if t not in tables]
     notes = [f"Not in this source: {', '.join(absent)}."] if absent else []
     return (*notes, *unnamed(tables, known), *([SHIFTED] if people.until is None else []))
+
 
 def digest(place: Source, size: dict, settings: tuple) -> str:
     "A server's fingerprint: of its name, the sizes of its tables and their largest ids."

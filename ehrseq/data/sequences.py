@@ -27,8 +27,18 @@ from tqdm.std import tqdm
 from . import vocab as vocabs
 from .accounting import engine
 from .events import CLINICAL, KINDS, SPLITS, DataError, Events, Remark, Report
+from ehrseq.data.folders import (
+    SUMS,
+    DamagedError,
+    check_seal,
+    checksums,
+    private_files,
+    private_folder,
+    read_json,
+    seal,
+    write_json,
+)
 from .table_files import read_parquet, write_parquet
-from .folders import SUMS, DamagedError, check_seal, checksums, private_files, private_folder, read_json, seal, write_json
 from ..registry import choose
 
 # %% ../../nbs/1_data/42_sequences.ipynb #c76586c5
@@ -36,19 +46,36 @@ def tokens(events, kinds, first=None, last=None, values=False):
     "One row a patient, visit and code (with `values`, and value): subject_id, start, visit, code, kind. Of all subjects, or of those from `first` to `last`."
     some = [] if first is None else [_.subject_id.between(int(first), int(last))]
     t = events.table.filter(_.kind.isin(kinds), _.time.notnull(), *some)
-    t = t.left_join(events.visits.select("visit_id", "subject_id", "start").filter(*some), ["visit_id", "subject_id"])
-    own = -1 - (_.time.epoch_seconds() / 86400).floor().cast("int64")   # no visit: one for the day
+    t = t.left_join(
+        events.visits.select("visit_id", "subject_id", "start").filter(*some), ["visit_id", "subject_id"]
+    )
+    own = -1 - (_.time.epoch_seconds() / 86400).floor().cast("int64")  # no visit: one for the day
     t = t.mutate(start=ibis.coalesce(_.start, _.time.truncate("D")), visit=ibis.coalesce(_.visit_id, own))
-    if values: t = t.mutate(value=ibis.ifelse(_.numeric_value.isnan(), ibis.null("float32"), _.numeric_value))
-    return t.group_by(["subject_id", "start", "visit", "code", *(["value"] if values else [])]).aggregate(kind=_.kind.min())
+    if values:
+        t = t.mutate(value=ibis.ifelse(_.numeric_value.isnan(), ibis.null("float32"), _.numeric_value))
+    return t.group_by(["subject_id", "start", "visit", "code", *(["value"] if values else [])]).aggregate(
+        kind=_.kind.min()
+    )
+
 
 def binned(rows, edges):
     "`tokens` with values, once their codes are those of the values' quantiles; `edges` of `vocab.fit_edges`."
-    if not edges: return rows
-    ends = pd.DataFrame([ends for _code, ends in edges]).rename(columns="end_{}".format).assign(code=[code for code, _ends in edges])
-    t = rows.left_join(ibis.memtable(ends, schema={c: "string" if c == "code" else "float64" for c in ends}), "code").drop("code_right")
+    if not edges:
+        return rows
+    ends = (
+        pd.DataFrame([ends for _code, ends in edges])
+        .rename(columns="end_{}".format)
+        .assign(code=[code for code, _ends in edges])
+    )
+    t = rows.left_join(
+        ibis.memtable(ends, schema={c: "string" if c == "code" else "float64" for c in ends}), "code"
+    ).drop("code_right")
     number = 1 + sum((t.value > t[c]).fill_null(False).cast("int64") for c in ends if c != "code")
-    t = t.mutate(code=ibis.ifelse(t.value.notnull() & t.end_0.notnull(), t.code + "//Q" + number.cast("string"), t.code))
+    t = t.mutate(
+        code=ibis.ifelse(
+            t.value.notnull() & t.end_0.notnull(), t.code + "//Q" + number.cast("string"), t.code
+        )
+    )
     return t.group_by(["subject_id", "start", "visit", "code"]).aggregate(kind=_.kind.min())
 
 # %% ../../nbs/1_data/42_sequences.ipynb #ff92acd5
@@ -59,16 +86,28 @@ def _subjects(events, patients=None, split=None):
     if patients:
         keys = people["source_id"].map(lambda s: hashlib.sha256(f"sample:{s}".encode()).hexdigest())
         people = people.loc[keys.sort_values().index[:patients]].sort_values("subject_id", ignore_index=True)
-    facts = events.table.filter(_.kind.isin(["birth", "death", "demographic"])).select("subject_id", "kind", "time", "code").execute()
-    for kind in ("birth", "death"): people[kind] = pd.to_datetime(people["subject_id"].map(facts[facts["kind"] == kind].groupby("subject_id")["time"].min().to_dict()))
+    facts = (
+        events.table.filter(_.kind.isin(["birth", "death", "demographic"]))
+        .select("subject_id", "kind", "time", "code")
+        .execute()
+    )
+    for kind in ("birth", "death"):
+        people[kind] = pd.to_datetime(
+            people["subject_id"].map(
+                facts[facts["kind"] == kind].groupby("subject_id")["time"].min().to_dict()
+            )
+        )
     sex = facts[facts["code"].str.startswith("GENDER//")]
-    people["sex"] = people["subject_id"].map(sex.groupby("subject_id")["code"].min().str.removeprefix("GENDER//"))
+    people["sex"] = people["subject_id"].map(
+        sex.groupby("subject_id")["code"].min().str.removeprefix("GENDER//")
+    )
     return people
 
 # %% ../../nbs/1_data/42_sequences.ipynb #b92efefc
 @dataclass(frozen=True)
 class Sequences:
     "All patients end to end, memory-mapped. Patient `i` owns `offsets[i]:offsets[i+1]` of each flat array."
+
     code: np.ndarray
     age_days: np.ndarray
     visit: np.ndarray
@@ -76,255 +115,442 @@ class Sequences:
     offsets: np.ndarray
     subject_id: np.ndarray
 
-    def __len__(self): return len(self.subject_id)
+    def __len__(self):
+        return len(self.subject_id)
 
-    def patient(self, i)->dict: return {n: getattr(self, n)[self.offsets[i]:self.offsets[i + 1]] for n in ("code", "age_days", "visit", "day")}
+    def patient(self, i) -> dict:
+        return {
+            n: getattr(self, n)[self.offsets[i] : self.offsets[i + 1]]
+            for n in ("code", "age_days", "visit", "day")
+        }
 
 # %% ../../nbs/1_data/42_sequences.ipynb #7324ae06
 @dataclass(frozen=True)
 class Cohort:
     "A tokenised cohort: vocabulary, sequences, subjects with their split."
+
     folder: Path
     vocab: vocabs.Vocab
     sequences: Sequences
-    subjects: pd.DataFrame    # subject_id, split, birth, death, sex; one row a patient, in the order of `sequences`
+    subjects: (
+        pd.DataFrame
+    )  # subject_id, split, birth, death, sex; one row a patient, in the order of `sequences`
     conditions: pd.DataFrame  # subject_id, code, description: each patient's conditions, whatever `kinds` are
-    info: dict                # source, kinds, fingerprint, unknown_rate
-    report: Report            # of the reading
+    info: dict  # source, kinds, fingerprint, unknown_rate
+    report: Report  # of the reading
 
-    def rows(self, split="all")->np.ndarray:
+    def rows(self, split="all") -> np.ndarray:
         "Positions in `sequences` of a split's patients that have at least one code."
-        if split != "all": choose(split, dict.fromkeys(SPLITS), "split")
+        if split != "all":
+            choose(split, dict.fromkeys(SPLITS), "split")
         some = np.diff(self.sequences.offsets) > 0
         return np.flatnonzero(some if split == "all" else some & (self.subjects["split"] == split).to_numpy())
 
     def check_splits(self) -> "Cohort":
         "The cohort; raises `DataError` where a split has no patient with a code: nothing to train on, or to be tested on."
         n = {split: len(self.rows(split)) for split in SPLITS}
-        if all(n.values()): return self
-        raise DataError(f"{self.info['source']}: found {', '.join(f'{k:,} {split}' for split, k in n.items())} patients with a "
-                        "code; expected some in each. Read a larger cohort; a trained run embeds any number: run.embed(events).")
+        if all(n.values()):
+            return self
+        raise DataError(
+            f"{self.info['source']}: found {', '.join(f'{k:,} {split}' for split, k in n.items())} patients with a "
+            "code; expected some in each. Read a larger cohort; a trained run embeds any number: run.embed(events)."
+        )
 
     def check_known(self, most=0.9):
         "The cohort; raises `DataError` where its vocabulary does not know more than `most` of the codes, so that all patients look alike."
         if (rate := self.info["unknown_rate"]) > most:
-            raise DataError(f"{self.info['source']}: {rate:.1%} of the codes are not in the vocabulary, which has codes such as {', '.join(self.vocab.codes[:2])}: all patients would look alike. Translate the codes, or pre-train on this data.")
+            raise DataError(
+                f"{self.info['source']}: {rate:.1%} of the codes are not in the vocabulary, which has codes such as {', '.join(self.vocab.codes[:2])}: all patients would look alike. Translate the codes, or pre-train on this data."
+            )
         return self
 
-    def summary(self)->pd.DataFrame:
+    def summary(self) -> pd.DataFrame:
         "Patients, visits, tokens and unknown rate by split."
         s, out = self.sequences, {}
         for split in SPLITS:
             r = self.rows(split)
-            ids = np.concatenate([s.code[s.offsets[i]:s.offsets[i + 1]] for i in r]) if len(r) else np.zeros(0, np.int32)
+            ids = (
+                np.concatenate([s.code[s.offsets[i] : s.offsets[i + 1]] for i in r])
+                if len(r)
+                else np.zeros(0, np.int32)
+            )
             visits = sum(int(s.visit[s.offsets[i + 1] - 1]) + 1 for i in r)
-            out[split] = {"patients": len(r), "visits": visits, "tokens": len(ids), "unknown_rate": vocabs.unknown_rate(ids, warn_above=1)}
+            out[split] = {
+                "patients": len(r),
+                "visits": visits,
+                "tokens": len(ids),
+                "unknown_rate": vocabs.unknown_rate(ids, warn_above=1),
+            }
         return pd.DataFrame(out).T.astype({"patients": int, "visits": int, "tokens": int})
 
-    def __repr__(self): return f"Cohort({len(self.sequences):,} patients, {len(self.sequences.code):,} tokens, {len(self.vocab.codes):,} codes; {self.info['source']})"
+    def __repr__(self):
+        return f"Cohort({len(self.sequences):,} patients, {len(self.sequences.code):,} tokens, {len(self.vocab.codes):,} codes; {self.info['source']})"
 
 # %% ../../nbs/1_data/42_sequences.ipynb #75aea579
 def cache_folder() -> Path:
     "Where cohorts are kept: `EHRSEQ_CACHE`, or `~/.cache/ehrseq`."
-    said = os.getenv("EHRSEQ_CACHE", "").strip()   # empty means the default, not the current folder
+    said = os.getenv("EHRSEQ_CACHE", "").strip()  # empty means the default, not the current folder
     return Path(said).expanduser() if said else Path.home() / ".cache" / "ehrseq"
+
 
 def _write_ipc(path, **arrays):
     batch = pa.record_batch([pa.array(a) for a in arrays.values()], names=list(arrays))
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer: writer.write_batch(batch)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
 
-def _map_ipc(path)->dict:
+
+def _map_ipc(path) -> dict:
     batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     return {n: batch.column(n).to_numpy(zero_copy_only=True) for n in batch.schema.names}
 
 # %% ../../nbs/1_data/42_sequences.ipynb #3d2d06a0
-CONTENT = ("tokens.arrow", "patients.arrow", "subjects.parquet", "source_ids.parquet", "conditions.parquet", "reading.parquet",
-           "vocab.json", "cohort.json")
+CONTENT = (
+    "tokens.arrow",
+    "patients.arrow",
+    "subjects.parquet",
+    "source_ids.parquet",
+    "conditions.parquet",
+    "reading.parquet",
+    "vocab.json",
+    "cohort.json",
+)
+
 
 def is_cached(folder: Path | str) -> bool:
     "Whether a cohort is there, as this version writes it."
     return all((Path(folder) / n).exists() for n in (SUMS, "cohort.json"))
 
+
 def open_cohort(folder: Path | str) -> "Cohort":
     "A cohort from its cache folder, memory-mapped. Raises `DamagedError` for a file that is not as it was written."
     folder = Path(folder)
     unsealed = [name for name in CONTENT if name not in checksums(folder)]
-    if unsealed: raise DamagedError(f"{folder / SUMS}: no line for {', '.join(unsealed)}; expected one for every file of a cohort.")
+    if unsealed:
+        raise DamagedError(
+            f"{folder / SUMS}: no line for {', '.join(unsealed)}; expected one for every file of a cohort."
+        )
     check_seal(folder, *CONTENT)
     people, index = pd.read_parquet(folder / "subjects.parquet"), _map_ipc(folder / "patients.arrow")
     offsets = np.append(index["offset"], index["end"][-1:])
     info = read_json(folder / "cohort.json")
-    remarks = tuple(Remark(*r) for r in info.pop("remarks"))   # they are counts, and `info` goes into a run's config.json
-    report = Report(pd.read_parquet(folder / "reading.parquet"), info["source"], tuple(info["notes"]), remarks, info["public"])
-    sequences = Sequences(**_map_ipc(folder / "tokens.arrow"), offsets=offsets, subject_id=index["subject_id"])
+    remarks = tuple(
+        Remark(*r) for r in info.pop("remarks")
+    )  # they are counts, and `info` goes into a run's config.json
+    report = Report(
+        pd.read_parquet(folder / "reading.parquet"),
+        info["source"],
+        tuple(info["notes"]),
+        remarks,
+        info["public"],
+    )
+    sequences = Sequences(
+        **_map_ipc(folder / "tokens.arrow"), offsets=offsets, subject_id=index["subject_id"]
+    )
     conditions = pd.read_parquet(folder / "conditions.parquet")
     return Cohort(folder, vocabs.load(folder / "vocab.json"), sequences, people, conditions, info, report)
 
 # %% ../../nbs/1_data/42_sequences.ipynb #fcf18f28
 def tokenize(
-    events: Events, # of any source
-    kinds: list | None = None, # of events that become tokens; default: all clinical ones
-    vocab: vocabs.Vocab | None = None, # to use as it is; default: fitted on the training patients
+    events: Events,  # of any source
+    kinds: list | None = None,  # of events that become tokens; default: all clinical ones
+    vocab: vocabs.Vocab | None = None,  # to use as it is; default: fitted on the training patients
     vocab_size: int = 1000,
-    quantiles: int = 0, # tokens for a code that comes with numbers, by the quantile of its value; 0: numbers are left out. With `vocab`, it says
-    patients: int | None = None, # that many patients only, chosen by a hash of their id
-    cache: Path | str | None = None, # folder; default: `cache_folder()`
-    split: str | None = None, # put all patients into this one: train, valid or test; default: each into its own
+    quantiles: int = 0,  # tokens for a code that comes with numbers, by the quantile of its value; 0: numbers are left out. With `vocab`, it says
+    patients: int | None = None,  # that many patients only, chosen by a hash of their id
+    cache: Path | str | None = None,  # folder; default: `cache_folder()`
+    split: str
+    | None = None,  # put all patients into this one: train, valid or test; default: each into its own
 ) -> Cohort:
     "Vocabulary, sequences and split. Cached: the same source and settings are read once. Raises `DataError` for too few patients."
     kinds = _check_kinds(kinds)
-    if quantiles == 1 or quantiles < 0: raise ValueError(f"quantiles {quantiles}: expected at least 2, or 0 to leave numbers out.")
-    if split: choose(split, dict.fromkeys(SPLITS), "split")
+    if quantiles == 1 or quantiles < 0:
+        raise ValueError(f"quantiles {quantiles}: expected at least 2, or 0 to leave numbers out.")
+    if split:
+        choose(split, dict.fromkeys(SPLITS), "split")
     key = _key(events, kinds, vocab, vocab_size, quantiles, patients, split)
     folder = Path(cache or cache_folder()) / key
-    if (found := _whole(folder)) is not None: return found
+    if (found := _whole(folder)) is not None:
+        return found
     people = _subjects(events, patients, split)
-    if vocab is None and not split: _check_split(people, events.report.source)
+    if vocab is None and not split:
+        _check_split(people, events.report.source)
     private_folder(folder.parent)
-    with FileLock(folder.parent / f".{key}.lock"):                                          # whoever else wants it waits, and finds it
-        return _whole(folder) or _make(folder, key, lambda aside, parts: _write_cohort(aside, events, kinds, people, vocab, vocab_size, quantiles, key, parts))
+    with FileLock(folder.parent / f".{key}.lock"):  # whoever else wants it waits, and finds it
+        return _whole(folder) or _make(
+            folder,
+            key,
+            lambda aside, parts: _write_cohort(
+                aside, events, kinds, people, vocab, vocab_size, quantiles, key, parts
+            ),
+        )
+
 
 def _key(events, kinds, vocab, vocab_size, quantiles, patients, split) -> str:
     "A hash of all that a cohort holds: the content, what it is called, and the settings."
-    report, of_vocab = events.report, vocab and (vocab.codes, vocab.kinds, vocab.descriptions, vocab.counts, vocab.size, vocab.seen, vocab.edges)
-    held = (events.fingerprint, report.source, report.public, report.notes, report.remarks, report.frame.to_csv(),
-            kinds, of_vocab, vocab_size, quantiles, patients, split, FORMAT)
+    report, of_vocab = (
+        events.report,
+        vocab
+        and (vocab.codes, vocab.kinds, vocab.descriptions, vocab.counts, vocab.size, vocab.seen, vocab.edges),
+    )
+    held = (
+        events.fingerprint,
+        report.source,
+        report.public,
+        report.notes,
+        report.remarks,
+        report.frame.to_csv(),
+        kinds,
+        of_vocab,
+        vocab_size,
+        quantiles,
+        patients,
+        split,
+        FORMAT,
+    )
     return hashlib.sha256(repr(held).encode(errors="surrogateescape")).hexdigest()[:16]
 
-FORMAT = 2   # of what is cached
+
+FORMAT = 2  # of what is cached
+
 
 def _whole(folder) -> "Cohort | None":
     "The cohort in the cache; None, with a warning, if it is damaged."
-    if not is_cached(folder): return None
-    try: return open_cohort(folder)
+    if not is_cached(folder):
+        return None
+    try:
+        return open_cohort(folder)
     except DamagedError as e:
         warnings.warn(f"{e} The cohort is tokenised again.", stacklevel=3)
         return None
+
 
 def _make(folder, key, write) -> "Cohort":
     "Write a cohort beside its place and move it there. What an interrupted run left is used; what a failed one left goes."
     parts = folder.parent / f".{key}-parts"
     for left in folder.parent.glob(f".{key}-*"):
-        if left != parts: shutil.rmtree(left, ignore_errors=True)
+        if left != parts:
+            shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
     try:
         write(aside, parts)
         seal(aside, CONTENT)
         private_files(aside)
-        shutil.rmtree(folder, ignore_errors=True)                                   # damaged, or of an older version, if anything
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or of an older version, if anything
         os.replace(aside, folder)
         shutil.rmtree(parts)
     except Exception:
         shutil.rmtree(parts, ignore_errors=True)
         raise
-    finally: shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return open_cohort(folder)
 
 # %% ../../nbs/1_data/42_sequences.ipynb #9f0df34f
 def _check_kinds(kinds):
-    if isinstance(kinds, str): raise ValueError(f"kinds {kinds!r}: expected a list, such as ['condition', 'medication'].")
+    if isinstance(kinds, str):
+        raise ValueError(f"kinds {kinds!r}: expected a list, such as ['condition', 'medication'].")
     for kind in kinds or ():
         if choose(kind, dict.fromkeys(KINDS), "kind") or kind in ("birth", "death", "demographic"):
-            raise ValueError(f"kind {kind!r} never becomes a token; choose from {', '.join((*CLINICAL, 'encounter'))}.")
+            raise ValueError(
+                f"kind {kind!r} never becomes a token; choose from {', '.join((*CLINICAL, 'encounter'))}."
+            )
     return tuple(k for k in KINDS if k in (kinds or CLINICAL))
+
 
 def _check_split(people, source):
     n = people["split"].value_counts().reindex(SPLITS, fill_value=0)
     if n.min() < 1:
-        raise DataError(f"{source}: {len(people)} patients split into {n['train']} train, {n['valid']} valid, {n['test']} test; "
-                        "each needs at least one to train and to be tested. split='train' puts them all in one, to look at them or "
-                        "to go on training; a trained run embeds any number: run.embed(events).")
+        raise DataError(
+            f"{source}: {len(people)} patients split into {n['train']} train, {n['valid']} valid, {n['test']} test; "
+            "each needs at least one to train and to be tested. split='train' puts them all in one, to look at them or "
+            "to go on training; a trained run embeds any number: run.embed(events)."
+        )
 
 # %% ../../nbs/1_data/42_sequences.ipynb #e1609609
-PART = 5_000_000   # events: what is sorted at once
+PART = 5_000_000  # events: what is sorted at once
 
-def _ranges(events, kinds, people)->pd.DataFrame:
+
+def _ranges(events, kinds, people) -> pd.DataFrame:
     "Subjects in ranges of about `PART` events: first, last, n."
-    n = events.table.filter(_.kind.isin(kinds)).group_by("subject_id").aggregate(n=_.count()).execute().set_index("subject_id")["n"]
+    n = (
+        events.table.filter(_.kind.isin(kinds))
+        .group_by("subject_id")
+        .aggregate(n=_.count())
+        .execute()
+        .set_index("subject_id")["n"]
+    )
     n = n.reindex(people["subject_id"], fill_value=0)
-    return n.rename_axis("id").reset_index().groupby((n.cumsum() - n).to_numpy() // PART).agg(first=("id", "min"), last=("id", "max"), n=("n", "sum"))
+    return (
+        n.rename_axis("id")
+        .reset_index()
+        .groupby((n.cumsum() - n).to_numpy() // PART)
+        .agg(first=("id", "min"), last=("id", "max"), n=("n", "sum"))
+    )
 
-def _parts(events, kinds, values, ranges, folder, bar)->list:
+
+def _parts(events, kinds, values, ranges, folder, bar) -> list:
     "Each range's tokens as a parquet file; those that are there stay."
     private_folder(folder)
     paths = [folder / f"{r.first}-{r.last}.parquet" for r in ranges.itertuples()]
     for r, path in zip(ranges.itertuples(), paths):
         if not _is_sealed(path):
             part, unfinished = tokens(events, kinds, r.first, r.last, values), path.with_suffix(".unfinished")
-            if part.get_backend().name == "duckdb": write_parquet(part, unfinished)
-            else: pq.write_table(part.to_pyarrow(), unfinished)
+            if part.get_backend().name == "duckdb":
+                write_parquet(part, unfinished)
+            else:
+                pq.write_table(part.to_pyarrow(), unfinished)
             unfinished.chmod(0o600)
             unfinished.replace(path)
             seal(folder, [path.name])
         bar.update(r.n)
-    for files in events.files: files.check()   # what was read just now is what the fingerprint names
+    for files in events.files:
+        files.check()  # what was read just now is what the fingerprint names
     return paths
+
 
 def _is_sealed(path):
     try:
         check_seal(path.parent, path.name)
         return path.name in checksums(path.parent)
-    except DamagedError: return False
+    except DamagedError:
+        return False
 
 # %% ../../nbs/1_data/42_sequences.ipynb #1e69cb3b
 def _fit(con, paths, people, codes, vocab_size, quantiles):
-    train = ibis.memtable(people.loc[people["split"] == "train", ["subject_id"]], schema={"subject_id": "int64"})
+    train = ibis.memtable(
+        people.loc[people["split"] == "train", ["subject_id"]], schema={"subject_id": "int64"}
+    )
     theirs = read_parquet(con, paths).semi_join(train, "subject_id")
-    edges = vocabs.fit_edges(theirs.filter(_.value.notnull()).group_by(["code", "value"]).aggregate(n=_.count()).execute(), quantiles) if quantiles else ()
+    edges = (
+        vocabs.fit_edges(
+            theirs.filter(_.value.notnull()).group_by(["code", "value"]).aggregate(n=_.count()).execute(),
+            quantiles,
+        )
+        if quantiles
+        else ()
+    )
     counts = binned(theirs, edges).group_by(["code", "kind"]).aggregate(n=_.count()).execute()
     named = pd.concat([codes, vocabs.quantile_names(codes, edges)])
-    return vocabs.fit(counts.merge(named, "left", "code")[["code", "kind", "n", "description"]], vocab_size, edges)
+    return vocabs.fit(
+        counts.merge(named, "left", "code")[["code", "kind", "n", "description"]], vocab_size, edges
+    )
 
-def _flatten(folder, con, paths, ranges, people, vocab, bar)->np.ndarray:
+
+def _flatten(folder, con, paths, ranges, people, vocab, bar) -> np.ndarray:
     "The parts, sorted one by one, laid down as the flat arrays of all; returns all codes."
-    ids = ibis.memtable(pd.DataFrame({"code": list(vocab.codes), "id": list(vocab.ids.values())}), schema={"code": "string", "id": "int32"})
+    ids = ibis.memtable(
+        pd.DataFrame({"code": list(vocab.codes), "id": list(vocab.ids.values())}),
+        schema={"code": "string", "id": "int32"},
+    )
     some = ibis.memtable(people[["subject_id"]], schema={"subject_id": "int64"})
     room, done = sum(pq.read_metadata(p).num_rows for p in paths), 0
-    flat, offsets = {n: np.memmap(folder / f"{n}.raw", np.int32, "w+", shape=room + 1) for n in ("code", "age_days", "visit", "day")}, [np.zeros(1, np.int64)]
+    flat, offsets = (
+        {
+            n: np.memmap(folder / f"{n}.raw", np.int32, "w+", shape=room + 1)
+            for n in ("code", "age_days", "visit", "day")
+        },
+        [np.zeros(1, np.int64)],
+    )
     for r, path in zip(ranges.itertuples(), paths):
-        rows = binned(read_parquet(con, [path]).semi_join(some, "subject_id"), vocab.edges).left_join(ids, "code")
-        rows = rows.select("subject_id", "start", "visit", id=ibis.coalesce(_.id, vocabs.UNK).cast("int32")).order_by(["subject_id", "start", "visit", "id"])
+        rows = binned(read_parquet(con, [path]).semi_join(some, "subject_id"), vocab.edges).left_join(
+            ids, "code"
+        )
+        rows = rows.select(
+            "subject_id", "start", "visit", id=ibis.coalesce(_.id, vocabs.UNK).cast("int32")
+        ).order_by(["subject_id", "start", "visit", "id"])
         part = _flat(rows.to_pyarrow(), people[people["subject_id"].between(r.first, r.last)])
-        for n, column in flat.items(): column[done:done + len(part[n])] = part[n]
+        for n, column in flat.items():
+            column[done : done + len(part[n])] = part[n]
         offsets.append(done + part["offsets"][1:])
         done += len(part["code"])
         bar.update(r.n)
     offsets = np.concatenate(offsets)
     _write_ipc(folder / "tokens.arrow", **{n: column[:done] for n, column in flat.items()})
-    _write_ipc(folder / "patients.arrow", subject_id=people["subject_id"].to_numpy(), offset=offsets[:-1], end=offsets[1:])
-    for n in flat: (folder / f"{n}.raw").unlink()
+    _write_ipc(
+        folder / "patients.arrow",
+        subject_id=people["subject_id"].to_numpy(),
+        offset=offsets[:-1],
+        end=offsets[1:],
+    )
+    for n in flat:
+        (folder / f"{n}.raw").unlink()
     return flat["code"][:done]
+
 
 def _write_cohort(folder, events, kinds, people, vocab, vocab_size, quantiles, key, parts):
     ranges, con = _ranges(events, kinds, people), engine()
-    with tqdm(total=2 * int(ranges["n"].sum()), desc="tokenising", unit="event", unit_scale=0.5, disable=len(ranges) == 1, ascii=True, leave=False) as bar:
+    with tqdm(
+        total=2 * int(ranges["n"].sum()),
+        desc="tokenising",
+        unit="event",
+        unit_scale=0.5,
+        disable=len(ranges) == 1,
+        ascii=True,
+        leave=False,
+    ) as bar:
         paths = _parts(events, kinds, bool(vocab.edges if vocab else quantiles), ranges, parts, bar)
         codes = events.codes.execute()
         vocab = _fit(con, paths, people, codes, vocab_size, quantiles) if vocab is None else vocab
         code = _flatten(folder, con, paths, ranges, people, vocab, bar)
-    had = events.table.filter(_.kind == "condition").select("subject_id", "code").distinct().execute().merge(codes, "left", "code")
-    had[["subject_id", "code", "description"]].sort_values(["subject_id", "code"], ignore_index=True).to_parquet(folder / "conditions.parquet")
+    had = (
+        events.table.filter(_.kind == "condition")
+        .select("subject_id", "code")
+        .distinct()
+        .execute()
+        .merge(codes, "left", "code")
+    )
+    had[["subject_id", "code", "description"]].sort_values(
+        ["subject_id", "code"], ignore_index=True
+    ).to_parquet(folder / "conditions.parquet")
     people[["subject_id", "split", "birth", "death", "sex"]].to_parquet(folder / "subjects.parquet")
     people[["subject_id", "source_id"]].to_parquet(folder / "source_ids.parquet")
     vocabs.save(vocab, folder / "vocab.json")
     events.report.frame.to_parquet(folder / "reading.parquet")
     rate = vocabs.unknown_rate(code, events.report.source)
     report = events.report
-    write_json(folder / "cohort.json", {
-        "source": report.source, "public": report.public, "kinds": kinds, "fingerprint": key, "events": events.fingerprint,
-        "unknown_rate": rate, "notes": report.notes, "remarks": [list(r) for r in report.remarks]})
+    write_json(
+        folder / "cohort.json",
+        {
+            "source": report.source,
+            "public": report.public,
+            "kinds": kinds,
+            "fingerprint": key,
+            "events": events.fingerprint,
+            "unknown_rate": rate,
+            "notes": report.notes,
+            "remarks": [list(r) for r in report.remarks],
+        },
+    )
 
 # %% ../../nbs/1_data/42_sequences.ipynb #45cd5cab
-def _flat(table, people)->dict:
+def _flat(table, people) -> dict:
     "Boundaries found in a table sorted by patient and visit."
     col = lambda name: table.column(name).to_numpy()
-    subject, visit, day = col("subject_id"), col("visit"), col("start").astype("datetime64[D]").astype(np.int32)
-    offsets = np.searchsorted(subject, np.append(people["subject_id"].to_numpy(), subject[-1] + 1 if len(subject) else 0)).astype(np.int64)
+    subject, visit, day = (
+        col("subject_id"),
+        col("visit"),
+        col("start").astype("datetime64[D]").astype(np.int32),
+    )
+    offsets = np.searchsorted(
+        subject, np.append(people["subject_id"].to_numpy(), subject[-1] + 1 if len(subject) else 0)
+    ).astype(np.int64)
     offsets[-1] = len(subject)
     new = np.ones(len(subject), bool)
     new[1:] = (subject[1:] != subject[:-1]) | (visit[1:] != visit[:-1])
     count, which = np.cumsum(new), np.searchsorted(people["subject_id"].to_numpy(), subject)
-    first = count[np.minimum(offsets[:-1], max(0, len(count) - 1))] if len(count) else np.zeros(len(people), int)
+    first = (
+        count[np.minimum(offsets[:-1], max(0, len(count) - 1))] if len(count) else np.zeros(len(people), int)
+    )
     born = people["birth"].to_numpy().astype("datetime64[D]")
-    age = np.where(np.isnat(born[which]), 0, day - np.where(np.isnat(born), np.datetime64(0, "D"), born).astype(np.int32)[which])
-    return {"code": col("id"), "age_days": np.maximum(age, 0).astype(np.int32), "visit": (count - first[which]).astype(np.int32), "day": day, "offsets": offsets}
+    age = np.where(
+        np.isnat(born[which]),
+        0,
+        day - np.where(np.isnat(born), np.datetime64(0, "D"), born).astype(np.int32)[which],
+    )
+    return {
+        "code": col("id"),
+        "age_days": np.maximum(age, 0).astype(np.int32),
+        "visit": (count - first[which]).astype(np.int32),
+        "day": day,
+        "offsets": offsets,
+    }

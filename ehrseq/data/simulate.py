@@ -19,48 +19,69 @@ from .events import BIRTH, DEATH, from_pandas
 
 # %% ../../nbs/1_data/50_simulate.ipynb #dd835411
 SUBTYPES, STATES = 6, 7
-EVERYDAY, ENRICHED = 30, 4                                # everyday codes; those of them that are commoner in one subtype
-EFFECT = np.array([-1.0, 0.2, -0.6, 0.6, -0.2, 1.0])      # of a subtype on the hazards
-END = np.datetime64("2024-01-01T00:00:00")                # of the data
+EVERYDAY, ENRICHED = 30, 4  # everyday codes; those of them that are commoner in one subtype
+EFFECT = np.array([-1.0, 0.2, -0.6, 0.6, -0.2, 1.0])  # of a subtype on the hazards
+END = np.datetime64("2024-01-01T00:00:00")  # of the data
+
 
 @dataclass(frozen=True)
 class World:
     "The numbers of the generating process; rates are per year, times in days."
-    visits: tuple = (9, 16)        # before the index date, from … to
-    gap: float = 60.0              # between two visits, on average
-    faithful: float = 0.8          # probability that the state moves on by the subtype's rule
-    checkup: float = 0.1           # probability that a visit is a check-up: its state, and nothing else
-    enrichment: float = 4.0        # how much commoner a subtype's own everyday codes are
-    everyday: float = 0.7          # such codes a visit, on average
-    flare: float = 0.12            # probability, at a visit
-    marker: float = 0.10           # likewise
-    decay: float = 120.0           # of a flare's weight
-    follow: tuple = (730, 2190)    # from the index date to the end of the data, from … to
-    progression: tuple = (-3.5, 0.45, 1.2, 1.6, 0.4)   # a0 … a4
-    death: tuple = (-4.0, 0.6, 0.3)                    # b0 … b2
+
+    visits: tuple = (9, 16)  # before the index date, from … to
+    gap: float = 60.0  # between two visits, on average
+    faithful: float = 0.8  # probability that the state moves on by the subtype's rule
+    checkup: float = 0.1  # probability that a visit is a check-up: its state, and nothing else
+    enrichment: float = 4.0  # how much commoner a subtype's own everyday codes are
+    everyday: float = 0.7  # such codes a visit, on average
+    flare: float = 0.12  # probability, at a visit
+    marker: float = 0.10  # likewise
+    decay: float = 120.0  # of a flare's weight
+    follow: tuple = (730, 2190)  # from the index date to the end of the data, from … to
+    progression: tuple = (-3.5, 0.45, 1.2, 1.6, 0.4)  # a0 … a4
+    death: tuple = (-4.0, 0.6, 0.3)  # b0 … b2
 
     @property
     def everyday_p(self):
         "Frequencies of everyday codes by subtype: (SUBTYPES EVERYDAY)."
         p = np.tile(1 / np.arange(1, EVERYDAY + 1), (SUBTYPES, 1))
-        for z in range(SUBTYPES): p[z, 6 + z * ENRICHED:6 + (z + 1) * ENRICHED] *= self.enrichment
+        for z in range(SUBTYPES):
+            p[z, 6 + z * ENRICHED : 6 + (z + 1) * ENRICHED] *= self.enrichment
         return p / p.sum(1, keepdims=True)
 
 # %% ../../nbs/1_data/50_simulate.ipynb #32d721db
-def code_table()->pd.DataFrame:
+def code_table() -> pd.DataFrame:
     "code, kind and description of everything that a simulated visit may hold; the last row is the progression."
     names = [("condition", f"Simulated state {i} (finding)") for i in range(STATES)]
-    names += [(("condition", "procedure", "medication")[i % 3], f"Simulated everyday code {i}" + (" (finding)" if i % 3 == 0 else "")) for i in range(EVERYDAY)]
-    names += [("procedure", "Simulated check-up (procedure)"), ("condition", "Simulated flare (finding)"), ("procedure", "Simulated marker (procedure)"), ("condition", "Simulated progression (disorder)")]
+    names += [
+        (
+            ("condition", "procedure", "medication")[i % 3],
+            f"Simulated everyday code {i}" + (" (finding)" if i % 3 == 0 else ""),
+        )
+        for i in range(EVERYDAY)
+    ]
+    names += [
+        ("procedure", "Simulated check-up (procedure)"),
+        ("condition", "Simulated flare (finding)"),
+        ("procedure", "Simulated marker (procedure)"),
+        ("condition", "Simulated progression (disorder)"),
+    ]
     systems = {"condition": "SNOMED", "procedure": "SNOMED", "medication": "RXNORM"}
-    return pd.DataFrame([{"code": f"{systems[kind]}//{99_000_000 + i}", "kind": kind, "description": name} for i, (kind, name) in enumerate(names)])
+    return pd.DataFrame(
+        [
+            {"code": f"{systems[kind]}//{99_000_000 + i}", "kind": kind, "description": name}
+            for i, (kind, name) in enumerate(names)
+        ]
+    )
+
 
 CODES = code_table()
-STATE, PLAIN = 0, STATES                                  # where each group begins
+STATE, PLAIN = 0, STATES  # where each group begins
 CHECKUP, FLARE, MARKER, PROGRESSION = range(len(CODES) - 4, len(CODES))
 
 # %% ../../nbs/1_data/50_simulate.ipynb #10a36f24
 BLOCK = 500
+
 
 def _histories(w, rng, n):
     "Patients (z, age, sex), their visits (who, back: days before the index) and codes (visit, code); and the log-likelihood of each subtype (n SUBTYPES)."
@@ -72,28 +93,40 @@ def _histories(w, rng, n):
     visit = np.arange(len(who))
     checkup = rng.random(len(who)) < w.checkup
     ruled, step = rng.random(len(who)) < w.faithful, rng.integers(0, STATES, len(who))
-    step = np.where(ruled, z[who] + 1, step)                                   # into each visit, from the one before
+    step = np.where(ruled, z[who] + 1, step)  # into each visit, from the one before
     so_far = np.cumsum(step) - step
     state = (rng.integers(0, STATES, n)[who] - so_far + so_far[last][who]) % STATES
     oldest = np.append(who[1:] != who[:-1], True)
     plain, everyday = _everyday(w, rng, np.where(checkup, -1, z[who]))
     flare, marker = ((rng.random(len(who)) < p) & ~checkup for p in (w.flare, w.marker))
-    parts = [(visit, STATE + state), (plain, PLAIN + everyday),
-             (visit[flare], np.full(flare.sum(), FLARE)), (visit[marker], np.full(marker.sum(), MARKER)), (visit[checkup], np.full(checkup.sum(), CHECKUP))]
+    parts = [
+        (visit, STATE + state),
+        (plain, PLAIN + everyday),
+        (visit[flare], np.full(flare.sum(), FLARE)),
+        (visit[marker], np.full(marker.sum(), MARKER)),
+        (visit[checkup], np.full(checkup.sum(), CHECKUP)),
+    ]
     rows = tuple(np.concatenate(x) for x in zip(*parts))
-    weight = np.bincount(who[flare], np.exp(-(back[flare] + 1) / w.decay), n), np.bincount(who[marker], minlength=n)
+    weight = (
+        np.bincount(who[flare], np.exp(-(back[flare] + 1) / w.decay), n),
+        np.bincount(who[marker], minlength=n),
+    )
     likelihood = np.zeros((n, SUBTYPES))
     for s in range(SUBTYPES):
         chance = np.where(step == s + 1, w.faithful, 0) + (1 - w.faithful) / STATES
-        likelihood[:, s] = np.bincount(who[~oldest], np.log(chance[~oldest]), n) + np.bincount(who[plain], np.log(w.everyday_p[s, everyday]), n)
+        likelihood[:, s] = np.bincount(who[~oldest], np.log(chance[~oldest]), n) + np.bincount(
+            who[plain], np.log(w.everyday_p[s, everyday]), n
+        )
     return (z, age, sex), (who, back), rows, weight, likelihood
+
 
 def _everyday(w, rng, z):
     "Everyday codes of visits whose patients have subtypes `z`: (visit, number of the code)."
     visit = np.repeat(np.arange(len(z)), np.where(z < 0, 0, rng.poisson(w.everyday, len(z))))
     draw, cumulative = rng.random(len(visit)), w.everyday_p.cumsum(1)
     code = np.zeros(len(visit), int)
-    for s in range(SUBTYPES): code[z[visit] == s] = np.searchsorted(cumulative[s, :-1], draw[z[visit] == s], side="right")
+    for s in range(SUBTYPES):
+        code[z[visit] == s] = np.searchsorted(cumulative[s, :-1], draw[z[visit] == s], side="right")
     return visit, code
 
 # %% ../../nbs/1_data/50_simulate.ipynb #c59ae1d7
@@ -105,35 +138,58 @@ def _outcomes(w, rng, patients, weight, likelihood):
     death = lambda e: np.exp(b[0] + b[1] * older + b[2] * e)
     p = np.exp(likelihood - likelihood.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
-    out = pd.DataFrame({"subtype": z, "guess": p.argmax(1), "age": age, "sex": np.where(sex == 1, "M", "F"), "rate": rate(EFFECT[z]), "death_rate": death(EFFECT[z]),
-                        "expected_rate": (p * rate(EFFECT[:, None]).T).sum(1), "expected_death_rate": (p * death(EFFECT[:, None]).T).sum(1)})
+    out = pd.DataFrame(
+        {
+            "subtype": z,
+            "guess": p.argmax(1),
+            "age": age,
+            "sex": np.where(sex == 1, "M", "F"),
+            "rate": rate(EFFECT[z]),
+            "death_rate": death(EFFECT[z]),
+            "expected_rate": (p * rate(EFFECT[:, None]).T).sum(1),
+            "expected_death_rate": (p * death(EFFECT[:, None]).T).sum(1),
+        }
+    )
     out["follow"] = rng.uniform(*w.follow, n)
-    for name, column in (("progression", "rate"), ("death", "death_rate")): out[name] = rng.exponential(1, n) / out[column] * 365.25
+    for name, column in (("progression", "rate"), ("death", "death_rate")):
+        out[name] = rng.exponential(1, n) / out[column] * 365.25
     out["death"] = out["death"].where(out["death"] < out["follow"])
-    out["progression"] = out["progression"].where(out["progression"] < out["follow"].where(out["death"].isna(), out["death"]))
+    out["progression"] = out["progression"].where(
+        out["progression"] < out["follow"].where(out["death"].isna(), out["death"])
+    )
     return out
 
 # %% ../../nbs/1_data/50_simulate.ipynb #a286471b
 @dataclass(frozen=True)
 class Simulation:
     "A simulated cohort. `frame`: events as `events.from_pandas` takes them. `truth`, by subject: subtype, `index` date, rates, what will happen (days after the index)."
+
     frame: pd.DataFrame
     truth: pd.DataFrame
     world: World
 
-    def events(self): return from_pandas(self.frame, "a simulated cohort")
+    def events(self):
+        return from_pandas(self.frame, "a simulated cohort")
+
 
 def simulate(
     patients=2000,
     seed=0,
     world=World(),
-)->Simulation:
+) -> Simulation:
     "Draw a cohort. The same bytes for the same seed; a larger cohort begins with the patients of a smaller one."
-    if patients < 1: raise ValueError(f"patients={patients}: expected at least 1.")
-    frames, truths = zip(*(_block(world, np.random.default_rng([seed, i]), f"sim-{seed}", i * BLOCK) for i in range(-(-patients // BLOCK))))
+    if patients < 1:
+        raise ValueError(f"patients={patients}: expected at least 1.")
+    frames, truths = zip(
+        *(
+            _block(world, np.random.default_rng([seed, i]), f"sim-{seed}", i * BLOCK)
+            for i in range(-(-patients // BLOCK))
+        )
+    )
     truth = pd.concat(truths).head(patients)
     frame = pd.concat(frames, ignore_index=True)
     return Simulation(frame[frame["subject_id"].isin(truth.index)].reset_index(drop=True), truth, world)
+
 
 def _block(w, rng, name, first):
     patients, (who, back), (visit, code), weight, likelihood = _histories(w, rng, BLOCK)
@@ -144,42 +200,107 @@ def _block(w, rng, name, first):
     plain, everyday = _everyday(w, rng, truth["subtype"].to_numpy()[after])
     met = np.flatnonzero(truth["progression"].notna())
     who_all = np.concatenate([who, after, met, np.arange(BLOCK)])
-    day = np.concatenate([-back - 1, ahead, truth["progression"].to_numpy()[met], np.full(BLOCK, -1 / 24)])       # the last is the check-up at which the question is asked
+    day = np.concatenate(
+        [-back - 1, ahead, truth["progression"].to_numpy()[met], np.full(BLOCK, -1 / 24)]
+    )  # the last is the check-up at which the question is asked
     v = np.concatenate([visit, len(who) + plain, len(who) + len(after) + np.arange(len(met) + BLOCK)])
     c = np.concatenate([code, PLAIN + everyday, np.full(len(met), PROGRESSION), np.full(BLOCK, CHECKUP)])
     ids = np.array([f"{name}-{first + i:07d}" for i in range(BLOCK)])
     truth.index = pd.Index(ids, name="subject_id")
-    moment = lambda of, days: (END - np.round(truth["follow"].to_numpy()[of] * 86_400).astype("timedelta64[s]")) + np.round(days * 86_400).astype("timedelta64[s]")
+    moment = lambda of, days: (
+        (END - np.round(truth["follow"].to_numpy()[of] * 86_400).astype("timedelta64[s]"))
+        + np.round(days * 86_400).astype("timedelta64[s]")
+    )
     truth.insert(0, "index", moment(np.arange(BLOCK), np.zeros(BLOCK)))
-    rows = pd.DataFrame({"subject_id": ids[who_all[v]], "time": moment(who_all[v], day[v]), "visit_id": v, **{k: CODES[k].to_numpy()[c] for k in ("code", "kind", "description")}})
-    return pd.concat([_facts(truth), rows.drop_duplicates(["subject_id", "visit_id", "code"])], ignore_index=True).sort_values(["subject_id", "time", "code"], kind="stable"), truth
+    rows = pd.DataFrame(
+        {
+            "subject_id": ids[who_all[v]],
+            "time": moment(who_all[v], day[v]),
+            "visit_id": v,
+            **{k: CODES[k].to_numpy()[c] for k in ("code", "kind", "description")},
+        }
+    )
+    return pd.concat(
+        [_facts(truth), rows.drop_duplicates(["subject_id", "visit_id", "code"])], ignore_index=True
+    ).sort_values(["subject_id", "time", "code"], kind="stable"), truth
+
 
 def _facts(truth):
     born = (truth["index"] - pd.to_timedelta((truth["age"] * 365.25).round(), unit="D")).dt.normalize()
     died = (truth["index"] + pd.to_timedelta((truth["death"] * 86_400).round(), unit="s")).dropna()
-    parts = ((born, BIRTH, "birth"), (pd.Series(pd.NaT, truth.index), "GENDER//" + truth["sex"], "demographic"), (died, DEATH, "death"))
-    return pd.concat([pd.DataFrame({"subject_id": t.index, "time": t.to_numpy("datetime64[us]"), "code": code if isinstance(code, str) else code.to_numpy(), "kind": kind}) for t, code, kind in parts])
+    parts = (
+        (born, BIRTH, "birth"),
+        (pd.Series(pd.NaT, truth.index), "GENDER//" + truth["sex"], "demographic"),
+        (died, DEATH, "death"),
+    )
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "subject_id": t.index,
+                    "time": t.to_numpy("datetime64[us]"),
+                    "code": code if isinstance(code, str) else code.to_numpy(),
+                    "kind": kind,
+                }
+            )
+            for t, code, kind in parts
+        ]
+    )
 
 # %% ../../nbs/1_data/50_simulate.ipynb #7edb2041
-HEADS = {"patients": ("Id", "BIRTHDATE", "DEATHDATE", "GENDER"), "encounters": ("Id", "START", "STOP", "PATIENT", "ENCOUNTERCLASS", "CODE", "DESCRIPTION"),
-         "conditions": ("START", "STOP", "PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION"), "medications": ("START", "STOP", "PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION"),
-         "procedures": ("START", "STOP", "PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION")}
+HEADS = {
+    "patients": ("Id", "BIRTHDATE", "DEATHDATE", "GENDER"),
+    "encounters": ("Id", "START", "STOP", "PATIENT", "ENCOUNTERCLASS", "CODE", "DESCRIPTION"),
+    "conditions": ("START", "STOP", "PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION"),
+    "medications": ("START", "STOP", "PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION"),
+    "procedures": ("START", "STOP", "PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION"),
+}
 
-def write(simulation, folder)->Path:
+
+def write(simulation, folder) -> Path:
     "Write a simulation as Synthea CSV, and what is true of its patients as `truth.csv` beside it (no reader looks at that)."
     folder, f = Path(folder), simulation.frame
     folder.mkdir(parents=True, exist_ok=True)
     iso = f["time"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-    fact = lambda kind, values: simulation.truth.index.map(dict(zip(f.loc[f["kind"] == kind, "subject_id"], values[f["kind"] == kind])))
+    fact = lambda kind, values: simulation.truth.index.map(
+        dict(zip(f.loc[f["kind"] == kind, "subject_id"], values[f["kind"] == kind]))
+    )
     rows = f[f["visit_id"].notna()]
-    encounter = "visit-" + rows["subject_id"].str.removeprefix("sim-") + "-" + rows["visit_id"].astype(int).astype(str)
+    encounter = (
+        "visit-"
+        + rows["subject_id"].str.removeprefix("sim-")
+        + "-"
+        + rows["visit_id"].astype(int).astype(str)
+    )
     seen = rows.assign(encounter=encounter, iso=iso[rows.index]).drop_duplicates("encounter")
-    tables = {"patients": (simulation.truth.index, fact("birth", iso.str[:10]), pd.Series(fact("death", iso)).fillna(""), simulation.truth["sex"]),
-              "encounters": (seen["encounter"], seen["iso"], seen["iso"], seen["subject_id"], ["ambulatory"] * len(seen), ["185345009"] * len(seen), ["Encounter for symptom"] * len(seen))}
+    tables = {
+        "patients": (
+            simulation.truth.index,
+            fact("birth", iso.str[:10]),
+            pd.Series(fact("death", iso)).fillna(""),
+            simulation.truth["sex"],
+        ),
+        "encounters": (
+            seen["encounter"],
+            seen["iso"],
+            seen["iso"],
+            seen["subject_id"],
+            ["ambulatory"] * len(seen),
+            ["185345009"] * len(seen),
+            ["Encounter for symptom"] * len(seen),
+        ),
+    }
     for kind in ("condition", "medication", "procedure"):
         mine = rows["kind"] == kind
         when = iso[rows.index][mine].str[:10] if kind == "condition" else iso[rows.index][mine]
-        tables[f"{kind}s"] = (when, [""] * mine.sum(), rows.loc[mine, "subject_id"], encounter[mine], rows.loc[mine, "code"].str.split("//").str[1], rows.loc[mine, "description"])
+        tables[f"{kind}s"] = (
+            when,
+            [""] * mine.sum(),
+            rows.loc[mine, "subject_id"],
+            encounter[mine],
+            rows.loc[mine, "code"].str.split("//").str[1],
+            rows.loc[mine, "description"],
+        )
     for name, columns in tables.items():
         with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out, lineterminator="\n")
@@ -189,15 +310,16 @@ def write(simulation, folder)->Path:
     return folder
 
 # %% ../../nbs/1_data/50_simulate.ipynb #b35cad39
-def expected_auroc(score, p)->float:
+def expected_auroc(score, p) -> float:
     "AUROC to be expected of `score` (n) when patient `i` has the event with probability `p[i]`; ties count half."
     _, place = np.unique(score, return_inverse=True)
     yes, no = np.bincount(place, p), np.bincount(place, 1 - np.asarray(p))
     below = np.cumsum(no) - no
-    same = yes * no - np.bincount(place, p * (1 - p))                       # nobody is paired with oneself
+    same = yes * no - np.bincount(place, p * (1 - p))  # nobody is paired with oneself
     return float((yes @ below + same.sum() / 2) / (yes.sum() * no.sum() - (p * (1 - p)).sum()))
 
-def expected_concordance(score, rate, death_rate, years)->float:
+
+def expected_concordance(score, rate, death_rate, years) -> float:
     "Harrell's C to be expected of `score` (n) under constant rates a year, when each is followed for `years` (n); death ends the watch."
     score, total = np.asarray(score), np.asarray(rate) + np.asarray(death_rate)
     right = pairs = 0.0
@@ -208,15 +330,25 @@ def expected_concordance(score, rate, death_rate, years)->float:
         right, pairs = right + p @ ((score[i] > score) + 0.5 * (score[i] == score)), pairs + p.sum()
     return float(right / pairs)
 
-def event_probability(rate, death_rate, years)->np.ndarray:
+
+def event_probability(rate, death_rate, years) -> np.ndarray:
     "That the event comes within so many years, and before death: (n)."
     total = np.asarray(rate) + np.asarray(death_rate)
     return rate / total * (1 - np.exp(-total * years))
 
-def ceiling(truth, years=1.0)->dict:
+
+def ceiling(truth, years=1.0) -> dict:
     "The best that any reader of the histories can expect on these patients: `auroc` (progression within so many years), `c_index` and `ari`."
     from sklearn.metrics import adjusted_rand_score
-    t = {k: truth[k].to_numpy() for k in ("rate", "death_rate", "expected_rate", "expected_death_rate", "follow")}
+
+    t = {
+        k: truth[k].to_numpy()
+        for k in ("rate", "death_rate", "expected_rate", "expected_death_rate", "follow")
+    }
     best = event_probability(t["expected_rate"], t["expected_death_rate"], years)
-    return {"auroc": expected_auroc(best, event_probability(t["rate"], t["death_rate"], years)), "c_index": expected_concordance(t["expected_rate"], t["rate"], t["death_rate"], t["follow"] / 365.25),
-            "ari": float(adjusted_rand_score(truth["subtype"], truth["guess"])), "n": len(truth)}
+    return {
+        "auroc": expected_auroc(best, event_probability(t["rate"], t["death_rate"], years)),
+        "c_index": expected_concordance(t["expected_rate"], t["rate"], t["death_rate"], t["follow"] / 365.25),
+        "ari": float(adjusted_rand_score(truth["subtype"], truth["guess"])),
+        "n": len(truth),
+    }

@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from .table_files import DataError
 from .folders import checksum
+from .table_files import DataError
 
 # %% ../../nbs/1_data/08_snapshot.ipynb #20451ebd
 class Snapshot:
     """Files as they were when reading began. Their bytes are hashed while the engine reads them, and `fingerprint`
     makes sure that they are the same still: what is hashed is what was read."""
+
     def __init__(self, files: Iterable[Path], root: Path | None = None):
         self.files = {self._name(p, root): p for p in sorted(map(Path, files))}
         self.before = {name: _state(p) for name, p in self.files.items()}
@@ -34,7 +35,9 @@ class Snapshot:
             sum_, state = self.hashed[name].result()
             same = state == self.before[name] and path.exists()
             if not same or _state(path) != state and checksum(path) != sum_:
-                raise DataError(f"{path}: changed while it was being read; expected the same to the end. Read it again.")
+                raise DataError(
+                    f"{path}: changed while it was being read; expected the same to the end. Read it again."
+                )
 
     def fingerprint(self, settings: object = ()) -> str:
         """SHA-256 over the names and contents of the files and over `settings`: 16 hex digits.
@@ -46,11 +49,15 @@ class Snapshot:
         self.check()
         return h.hexdigest()[:16]
 
+
 def _state(path):
     s = path.stat()
     return s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
 
+
 def _hashed(path):
     "The checksum of a file, and its state when that was done; nothing where it is gone."
-    try: return checksum(path), _state(path)
-    except OSError: return "", None
+    try:
+        return checksum(path), _state(path)
+    except OSError:
+        return "", None

@@ -20,14 +20,27 @@ from ..registry import choose
 
 # %% ../../nbs/1_data/16_splits.ipynb #8eeb5b06
 SPLITS = {"train": "train", "tuning": "valid", "held_out": "test"}
-SPLIT_NAMES = SPLITS | {"training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "tune": "valid",
-                        "test": "test", "testing": "test", "held-out": "test", "heldout": "test"}
-OTHER = "other"   # the split of those who are in none of the three
+SPLIT_NAMES = SPLITS | {
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "tune": "valid",
+    "test": "test",
+    "testing": "test",
+    "held-out": "test",
+    "heldout": "test",
+}
+OTHER = "other"  # the split of those who are in none of the three
+
 
 def split_names(more: dict | None) -> dict[str, str]:
     "Name of a split, in lower case → ours."
-    for name, split in (more or {}).items(): choose(split, dict.fromkeys((*SPLITS.values(), OTHER)), f"split of {name!r}")
+    for name, split in (more or {}).items():
+        choose(split, dict.fromkeys((*SPLITS.values(), OTHER)), f"split of {name!r}")
     return SPLIT_NAMES | {str(name).lower(): split for name, split in (more or {}).items()}
+
 
 def given_splits(folder: Path, paths: list[Path], given: Path | None) -> tuple:
     """Where the dataset says its splits; subject → name of the split, or file → name of the split; both empty if it does not
@@ -36,35 +49,72 @@ def given_splits(folder: Path, paths: list[Path], given: Path | None) -> tuple:
     if given:
         names = {*parquet_schema(given).names}
         for column in ("subject_id", "split"):
-            if column not in names: raise DataError(f"{given}: column {column!r} is missing; found {shown(names, ('subject_id', 'split'))}.")
-        frame = pq.read_table(given, columns=["subject_id", "split"], partitioning=None).to_pandas().dropna().drop_duplicates()
+            if column not in names:
+                raise DataError(
+                    f"{given}: column {column!r} is missing; found {shown(names, ('subject_id', 'split'))}."
+                )
+        frame = (
+            pq.read_table(given, columns=["subject_id", "split"], partitioning=None)
+            .to_pandas()
+            .dropna()
+            .drop_duplicates()
+        )
         twice = frame["subject_id"].duplicated(keep=False)
-        if twice.any(): raise DataError(f"{given}: found {frame.loc[twice, 'subject_id'].nunique():,} subjects in more than one split; expected each in one.")
+        if twice.any():
+            raise DataError(
+                f"{given}: found {frame.loc[twice, 'subject_id'].nunique():,} subjects in more than one split; expected each in one."
+            )
         return given, frame.set_index("subject_id")["split"].astype(str), none
     data = folder / "data"
-    place = {str(p.resolve()): p.relative_to(data).parts[0] for p in paths if len(p.relative_to(data).parts) > 1}
+    place = {
+        str(p.resolve()): p.relative_to(data).parts[0] for p in paths if len(p.relative_to(data).parts) > 1
+    }
     known = {name for name in place.values() if name.lower() in SPLIT_NAMES}
     return (data, none, pd.Series(place, dtype=object)) if known else (None, none, none)
 
+
 def _of_folders(raw, files):
     "Subject → name of the split, by the folder of its file. Raises `DataError` for a subject in two."
-    where = ibis.memtable(pd.DataFrame({"filename": files.index, "split": files.to_numpy()}), schema={"filename": "string", "split": "string"})
-    found = raw.select("filename", "source_id").distinct().join(where, "filename").group_by("source_id").aggregate(n=_.split.nunique(), split=_.split.min()).execute()
-    if (found["n"] > 1).any(): raise DataError(f"data/: found {int((found['n'] > 1).sum()):,} subjects in the folders of more than one split; expected each in one.")
+    where = ibis.memtable(
+        pd.DataFrame({"filename": files.index, "split": files.to_numpy()}),
+        schema={"filename": "string", "split": "string"},
+    )
+    found = (
+        raw.select("filename", "source_id")
+        .distinct()
+        .join(where, "filename")
+        .group_by("source_id")
+        .aggregate(n=_.split.nunique(), split=_.split.min())
+        .execute()
+    )
+    if (found["n"] > 1).any():
+        raise DataError(
+            f"data/: found {int((found['n'] > 1).sum()):,} subjects in the folders of more than one split; expected each in one."
+        )
     return found.set_index("source_id")["split"]
+
 
 def splits_of(ids: pd.Index, raw: ibis.Table, given: tuple, names: dict) -> tuple[pd.Series, list[Remark]]:
     "Split by source id, null where our own hash decides; and what was found odd."
     where, by_subject, by_file = given
-    if where is None: return pd.Series(None, ids, dtype=object), []
+    if where is None:
+        return pd.Series(None, ids, dtype=object), []
     file = where.name if where.suffix else "data"
     said = ids.map(_of_folders(raw, by_file) if len(by_file) else by_subject)
     said = pd.Series(said, ids, dtype=object)
     split = said.str.lower().map(names).where(said.isna() | said.str.lower().isin(names), OTHER)
     strange = sorted({str(n)[:40] for n in said[split == OTHER]})
-    found = [(f"subjects without a split: by a hash of their id", said.isna()),
-             (f"subjects in splits of another name ({', '.join(strange[:6])}): in none of train, valid and test. Name them: "
-              f"splits={{{strange[0]!r}: 'train'}}" if strange else "", split == OTHER)]
+    found = [
+        ("subjects without a split: by a hash of their id", said.isna()),
+        (
+            f"subjects in splits of another name ({', '.join(strange[:6])}): in none of train, valid and test. Name them: "
+            f"splits={{{strange[0]!r}: 'train'}}"
+            if strange
+            else "",
+            split == OTHER,
+        ),
+    ]
     for what, mask in found:
-        if mask.any(): warnings.warn(f"{where}: {int(mask.sum()):,} {what}.", stacklevel=4)
+        if mask.any():
+            warnings.warn(f"{where}: {int(mask.sum()):,} {what}.", stacklevel=4)
     return split, [Remark(file, what, int(mask.sum())) for what, mask in found if mask.any()]

@@ -12,7 +12,7 @@ import csv
 import re
 from contextlib import contextmanager
 from difflib import get_close_matches
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 
 import duckdb
@@ -22,92 +22,176 @@ from ibis import _
 from tqdm.std import tqdm
 
 from ehrseq.data.accounting import (
-    People, assemble, by_reason, counted, engine, number_people, settle, settle_remarks, settle_visits,
-    visit_remarks)
+    People,
+    assemble,
+    by_reason,
+    counted,
+    engine,
+    number_people,
+    settle,
+    settle_remarks,
+    settle_visits,
+    visit_remarks,
+)
 from .events import BUNDLED, LARGEST, Events, Report
 from .moments import SHIFTED, asked
-from .table_files import (ISO, DataError, Scans, check_values, named, nearest, opened, read_csv, shown, stem,
-                          table_files)
 from .snapshot import Snapshot
+from ehrseq.data.table_files import (
+    ISO,
+    DataError,
+    Scans,
+    check_values,
+    named,
+    nearest,
+    opened,
+    read_csv,
+    shown,
+    stem,
+    table_files,
+)
 
 # %% ../../nbs/1_data/20_synthea.ipynb #e8f626fc
-TABLES = {"condition": ("conditions", "SNOMED"), "medication": ("medications", "RXNORM"), "procedure": ("procedures", "SNOMED"),
-          "observation": ("observations", "LOINC"), "immunization": ("immunizations", "CVX"), "allergy": ("allergies", "SNOMED"),
-          "careplan": ("careplans", "SNOMED"), "device": ("devices", "SNOMED")}
+TABLES = {
+    "condition": ("conditions", "SNOMED"),
+    "medication": ("medications", "RXNORM"),
+    "procedure": ("procedures", "SNOMED"),
+    "observation": ("observations", "LOINC"),
+    "immunization": ("immunizations", "CVX"),
+    "allergy": ("allergies", "SNOMED"),
+    "careplan": ("careplans", "SNOMED"),
+    "device": ("devices", "SNOMED"),
+}
 KINDS = {table: (kind, system) for kind, (table, system) in TABLES.items()}
 WANTED = ("patients", "encounters", *KINDS)
 
+
 def find(
-    folder: Path | str, # of `.csv` or `.csv.gz` files; a table may come in parts
+    folder: Path | str,  # of `.csv` or `.csv.gz` files; a table may come in parts
 ) -> dict[str, list[Path]]:
     "Table name → its files. Raises `DataError` if the folder is not a Synthea export."
     folder = Path(folder)
-    if not folder.is_dir(): raise DataError(f"{folder}: no such folder; expected a folder of Synthea CSV files.")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected a folder of Synthea CSV files.")
     found = {name: table_files(folder, name) for name in WANTED}
     for path in sum(found.values(), []):
-        if not path.is_file(): raise DataError(f"{path}: found a folder, or a link to nowhere; expected a file.")
+        if not path.is_file():
+            raise DataError(f"{path}: found a folder, or a link to nowhere; expected a file.")
     for name in ("patients", "encounters"):
-        if not found[name]: raise DataError(_missing(folder, name))
+        if not found[name]:
+            raise DataError(_missing(folder, name))
     if not any(found[table] for table in KINDS):
-        raise DataError(f"{folder}: no clinical table; expected at least one of {', '.join(KINDS)} (.csv or .csv.gz).")
-    others = [stem(p) for p in _csv_files(folder) if stem(p) not in WANTED and p not in sum(found.values(), [])]
+        raise DataError(
+            f"{folder}: no clinical table; expected at least one of {', '.join(KINDS)} (.csv or .csv.gz)."
+        )
+    others = [
+        stem(p) for p in _csv_files(folder) if stem(p) not in WANTED and p not in sum(found.values(), [])
+    ]
     for name in (n for n in WANTED if not found[n]):
         near = get_close_matches(name, others, n=1, cutoff=0.8)
-        if near: raise DataError(f"{folder}: found {near[0]}.csv but no {name}.csv; if it is that table, name it so, or move it away.")
+        if near:
+            raise DataError(
+                f"{folder}: found {near[0]}.csv but no {name}.csv; if it is that table, name it so, or move it away."
+            )
     return {name: paths for name, paths in found.items() if paths}
 
 # %% ../../nbs/1_data/20_synthea.ipynb #08a69921
-def _csv_files(folder): return sorted(p for p in Path(folder).iterdir() if re.search(r"\.csv(\.gz)?$", p.name.lower()))
+def _csv_files(folder):
+    return sorted(p for p in Path(folder).iterdir() if re.search(r"\.csv(\.gz)?$", p.name.lower()))
+
 
 def _missing(folder, name):
     here = [p.name for p in _csv_files(folder)]
     near = get_close_matches(f"{name}.csv", here, n=1, cutoff=0.8)
     nested = next(folder.glob(f"*/{name}.csv*"), None)
-    hint = f" Nearest: {near[0]}." if near else f" There is one in {nested.parent}: read that folder." if nested else ""
-    return f"{folder}: {name}.csv (or .csv.gz) not found; found {', '.join(here[:12]) or 'no CSV file'}.{hint}"
+    hint = (
+        f" Nearest: {near[0]}."
+        if near
+        else f" There is one in {nested.parent}: read that folder."
+        if nested
+        else ""
+    )
+    return (
+        f"{folder}: {name}.csv (or .csv.gz) not found; found {', '.join(here[:12]) or 'no CSV file'}.{hint}"
+    )
 
 # %% ../../nbs/1_data/20_synthea.ipynb #319b9a33
 ALIASES = {"ID": ("ID",), "START": ("START", "DATE"), "CLASS": ("ENCOUNTERCLASS", "CLASS")}
-COLUMNS = {"patients": (("ID", "BIRTHDATE"), ("DEATHDATE", "GENDER", "RACE", "ETHNICITY")), "encounters": (("ID", "PATIENT", "START", "CODE"), ("STOP", "CLASS", "DESCRIPTION"))}
-CLINICAL = (("PATIENT", "ENCOUNTER", "CODE", "START"), ("DESCRIPTION", "SYSTEM", "VALUE", "TYPE"))   # required, optional
+COLUMNS = {
+    "patients": (("ID", "BIRTHDATE"), ("DEATHDATE", "GENDER", "RACE", "ETHNICITY")),
+    "encounters": (("ID", "PATIENT", "START", "CODE"), ("STOP", "CLASS", "DESCRIPTION")),
+}
+CLINICAL = (
+    ("PATIENT", "ENCOUNTER", "CODE", "START"),
+    ("DESCRIPTION", "SYSTEM", "VALUE", "TYPE"),
+)  # required, optional
+
 
 def columns(
-    path, # a CSV file
-    header, # its column names as found
-    required, # canonical names that must be there
-    optional=(), # and those that may be
-)->dict:
+    path,  # a CSV file
+    header,  # its column names as found
+    required,  # canonical names that must be there
+    optional=(),  # and those that may be
+) -> dict:
     "Canonical name → name in this file. Raises `DataError` with the nearest match for one that is missing."
     actual, out = {h.upper(): h for h in header}, {}
-    if len(actual) < len(header): raise DataError(f"{path}: line 1: a column name is given twice; found {shown(header, NAMES)}.")
+    if len(actual) < len(header):
+        raise DataError(f"{path}: line 1: a column name is given twice; found {shown(header, NAMES)}.")
     for name in (*required, *optional):
         alias = next((a for a in ALIASES.get(name, (name,)) if a in actual), None)
-        if alias: out[name] = actual[alias]
+        if alias:
+            out[name] = actual[alias]
         elif name in required:
             expected = " or ".join(ALIASES.get(name, (name,)))
             near = nearest(name, actual, actual.get) if NAMES & {*actual} else ""
             raise DataError(f"{path}: column {expected!r} is missing; found {shown(header, NAMES)}.{near}")
     return out
 
-NAMES = {"ID", "PATIENT", "ENCOUNTER", "START", "STOP", "DATE", "CODE", "DESCRIPTION", "BIRTHDATE"}   # one of them is in every table
+
+NAMES = {
+    "ID",
+    "PATIENT",
+    "ENCOUNTER",
+    "START",
+    "STOP",
+    "DATE",
+    "CODE",
+    "DESCRIPTION",
+    "BIRTHDATE",
+}  # one of them is in every table
 
 # %% ../../nbs/1_data/20_synthea.ipynb #33ece87a
 class Text:
     "The files of a table, read by the engine when it is asked: the named columns as text, and how many records were ragged."
+
     def __init__(self, con, files: list[tuple], required: tuple, optional: tuple = ()):
         self.con, self.paths = con, [path for path, *_head in files]
         self.keys = [ibis.util.gen_name("csv") for _file in files]
-        parts = [self._part(path, key, head, required, optional) for (path, head, _), key in zip(files, self.keys)]
+        parts = [
+            self._part(path, key, head, required, optional) for (path, head, _), key in zip(files, self.keys)
+        ]
         self.table = ibis.union(*parts) if len(parts) > 1 else parts[0]
 
     def _part(self, path, key, head, required, optional):
         "Without white space at the ends of a text; null where empty, or where an optional column is absent."
         names = columns(path, head, required, optional)
-        view = read_csv(self.con, path, head, table_name=key, ignore_errors=True, buffer_size=1 << 22, store_rejects=True,
-                        rejects_table=f"{key}_rejects", rejects_scan=f"{key}_scans")
+        view = read_csv(
+            self.con,
+            path,
+            head,
+            table_name=key,
+            ignore_errors=True,
+            buffer_size=1 << 22,
+            store_rejects=True,
+            rejects_table=f"{key}_rejects",
+            rejects_scan=f"{key}_scans",
+        )
         # stripping what needs none takes longer than reading it
-        bare = lambda column: ibis.ifelse((column < "!") | (column.right(1) < "!"), column.strip(), column).nullif("")
-        return view.select(**{n: bare(view[names[n]]) if n in names else ibis.null("string") for n in (*required, *optional)})
+        bare = lambda column: ibis.ifelse(
+            (column < "!") | (column.right(1) < "!"), column.strip(), column
+        ).nullif("")
+        return view.select(
+            **{n: bare(view[names[n]]) if n in names else ibis.null("string") for n in (*required, *optional)}
+        )
 
     def size(self, lines: int, parsed: int) -> tuple[int, int]:
         "The records of the files, which have been read, and how many of them were ragged."
@@ -118,8 +202,11 @@ class Text:
             rejected, quotes = rejected + n, quotes or bool(quoted)
         rows = lines if lines == parsed + rejected and not quotes else sum(map(records, self.paths))
         if rows < parsed:
-            raise DataError(f"{self.paths[0]}: {rows} records by a second count, but {parsed} were read; look for unusual quotes or line ends.")
+            raise DataError(
+                f"{self.paths[0]}: {rows} records by a second count, but {parsed} were read; look for unusual quotes or line ends."
+            )
         return rows, rows - parsed
+
 
 def records(path: Path) -> int:
     """The records below the header, counted without the engine. Raises `DataError` for a quote left open, which would swallow
@@ -127,88 +214,162 @@ def records(path: Path) -> int:
     with opened(path, text=True) as stream:
         reader, n, line = csv.reader(stream, strict=True), 0, 1
         try:
-            for row in reader: n, line = n + bool(row), reader.line_num + 1
-        except csv.Error as e: raise DataError(f"{path}: line {line}: {e}; expected a record with its quotes closed.") from None
+            for row in reader:
+                n, line = n + bool(row), reader.line_num + 1
+        except csv.Error as e:
+            raise DataError(f"{path}: line {line}: {e}; expected a record with its quotes closed.") from None
     return n - 1
 
 # %% ../../nbs/1_data/20_synthea.ipynb #fabe7c7d
 TIMES = {"patients": ("BIRTHDATE", "DEATHDATE"), "encounters": ("START", "STOP")}
 
-def readable(name)->dict:
+
+def readable(name) -> dict:
     "Of a table, what is expected of the columns that must parse: each with the deferred expression that says whether a value does."
-    times = {c: _[c].re_search(ISO) & _[c].try_cast("timestamp(6)").notnull() for c in TIMES.get(name, ("START",))}
-    number = ibis.ifelse((_.TYPE == "numeric").fill_null(False), _.VALUE.try_cast("float64").abs() <= LARGEST, True)
-    return {"a day that there is, as YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ": times} | ({"a number, because TYPE is numeric": {"VALUE": number}} if name == "observations" else {})
+    times = {
+        c: _[c].re_search(ISO) & _[c].try_cast("timestamp(6)").notnull() for c in TIMES.get(name, ("START",))
+    }
+    number = ibis.ifelse(
+        (_.TYPE == "numeric").fill_null(False), _.VALUE.try_cast("float64").abs() <= LARGEST, True
+    )
+    return {"a day that there is, as YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ": times} | (
+        {"a number, because TYPE is numeric": {"VALUE": number}} if name == "observations" else {}
+    )
+
 
 def unreadable(name):
     "True of a row with a value that does not parse."
-    return ibis.or_(*(_[column].notnull() & ~fits.fill_null(False) for columns in readable(name).values() for column, fits in columns.items()))
+    return ibis.or_(
+        *(
+            _[column].notnull() & ~fits.fill_null(False)
+            for columns in readable(name).values()
+            for column, fits in columns.items()
+        )
+    )
+
 
 def refuse(raw, paths: list[Path], name: str) -> None:
     "Raise `DataError` for the first value that does not parse, with its line."
-    for expected, columns in readable(name).items(): check_values(raw, paths, expected, ALIASES, **columns)
+    for expected, columns in readable(name).items():
+        check_values(raw, paths, expected, ALIASES, **columns)
 
 # %% ../../nbs/1_data/20_synthea.ipynb #27d7d834
-DEATH_CERTIFICATES = ("308646001", "69453-9")  # the certification encounter (SNOMED), the cause-of-death observation (LOINC)
-SUMMARIES = ("DALY", "QALY", "QOLS")           # computed over a whole life, dated in its middle
+DEATH_CERTIFICATES = (
+    "308646001",
+    "69453-9",
+)  # the certification encounter (SNOMED), the cause-of-death observation (LOINC)
+SUMMARIES = ("DALY", "QALY", "QOLS")  # computed over a whole life, dated in its middle
+
 
 def patients(raw):
     "A row a patient, as `number_people` takes them, and whether it is `unreadable`."
-    day = lambda c: ibis.ifelse(_[c].re_search(ISO), _[c].try_cast("timestamp(6)"), ibis.null("timestamp(6)"))   # pandas gets these, and it knows of no year 0 and no infinity
-    return raw.select(source_id="ID", birth=day("BIRTHDATE"), death=day("DEATHDATE"), sex="GENDER", race="RACE", ethnicity="ETHNICITY", unreadable=unreadable("patients"))
+    day = lambda c: ibis.ifelse(
+        _[c].re_search(ISO), _[c].try_cast("timestamp(6)"), ibis.null("timestamp(6)")
+    )  # pandas gets these, and it knows of no year 0 and no infinity
+    return raw.select(
+        source_id="ID",
+        birth=day("BIRTHDATE"),
+        death=day("DEATHDATE"),
+        sex="GENDER",
+        race="RACE",
+        ethnicity="ETHNICITY",
+        unreadable=unreadable("patients"),
+    )
+
 
 def visits(raw):
     "Encounters as `settle_visits` takes them."
-    return raw.select(encounter="ID", source_id="PATIENT", time=_.START.try_cast("timestamp(6)"), stop=_.STOP.try_cast("timestamp(6)"), description="DESCRIPTION", code="SNOMED//" + _.CODE,
-                      coded=_.CODE.notnull(), certificate=(_.CODE == DEATH_CERTIFICATES[0]).fill_null(False), unreadable=unreadable("encounters"), **{"class": "CLASS"})
+    return raw.select(
+        encounter="ID",
+        source_id="PATIENT",
+        time=_.START.try_cast("timestamp(6)"),
+        stop=_.STOP.try_cast("timestamp(6)"),
+        description="DESCRIPTION",
+        code="SNOMED//" + _.CODE,
+        coded=_.CODE.notnull(),
+        certificate=(_.CODE == DEATH_CERTIFICATES[0]).fill_null(False),
+        unreadable=unreadable("encounters"),
+        **{"class": "CLASS"},
+    )
 
 # %% ../../nbs/1_data/20_synthea.ipynb #cb3523e9
-SYSTEMS = {"HTTP://SNOMED.INFO/SCT": "SNOMED", "SNOMED-CT": "SNOMED", "HTTP://WWW.NLM.NIH.GOV/RESEARCH/UMLS/RXNORM": "RXNORM",
-           "HTTP://LOINC.ORG": "LOINC", "HTTP://HL7.ORG/FHIR/SID/CVX": "CVX"}
+SYSTEMS = {
+    "HTTP://SNOMED.INFO/SCT": "SNOMED",
+    "SNOMED-CT": "SNOMED",
+    "HTTP://WWW.NLM.NIH.GOV/RESEARCH/UMLS/RXNORM": "RXNORM",
+    "HTTP://LOINC.ORG": "LOINC",
+    "HTTP://HL7.ORG/FHIR/SID/CVX": "CVX",
+}
+
 
 def clinical(raw, table):
     "The rows of one clinical table as `settle` takes them."
     kind, system = KINDS[table]
     numeric = (_.TYPE == "numeric") if kind == "observation" else ibis.literal(False)
     named = _.SYSTEM.upper()
-    system = ibis.cases((named.isnull() | (named == "UNKNOWN"), system), *((named == k, v) for k, v in SYSTEMS.items()), else_=named)
+    system = ibis.cases(
+        (named.isnull() | (named == "UNKNOWN"), system),
+        *((named == k, v) for k, v in SYSTEMS.items()),
+        else_=named,
+    )
     return raw.mutate(number=_.VALUE.try_cast("float64")).select(
-        source_id="PATIENT", encounter="ENCOUNTER", time=_.START.try_cast("timestamp(6)"), bare=_.START.length() <= 10, code=system + "//" + _.CODE, kind=ibis.literal(kind), table=ibis.literal(table), description="DESCRIPTION",
-        numeric_value=ibis.ifelse(numeric | _.TYPE.isnull(), _.number, ibis.null("float64")), certificate=_.CODE.isin(DEATH_CERTIFICATES).fill_null(False),
-        why=ibis.ifelse(_.CODE.isin(SUMMARIES), "lifetime summary", ibis.null("string")), unreadable=unreadable(table))
+        source_id="PATIENT",
+        encounter="ENCOUNTER",
+        time=_.START.try_cast("timestamp(6)"),
+        bare=_.START.length() <= 10,
+        code=system + "//" + _.CODE,
+        kind=ibis.literal(kind),
+        table=ibis.literal(table),
+        description="DESCRIPTION",
+        numeric_value=ibis.ifelse(numeric | _.TYPE.isnull(), _.number, ibis.null("float64")),
+        certificate=_.CODE.isin(DEATH_CERTIFICATES).fill_null(False),
+        why=ibis.ifelse(_.CODE.isin(SUMMARIES), "lifetime summary", ibis.null("string")),
+        unreadable=unreadable(table),
+    )
 
 # %% ../../nbs/1_data/20_synthea.ipynb #db72289c
-AT_ONCE = 64 << 20   # bytes
+AT_ONCE = 64 << 20  # bytes
+
 
 def batches(paths: dict[str, list[Path]]) -> list[list[str]]:
     "The tables in the order of reading: small ones together, for the engine reads several files side by side; a large one alone, so that the bar moves."
     out, room = [["patients"], ["encounters"]], 0
     for name in (n for n in paths if n not in COLUMNS):
         length = sum(p.stat().st_size for p in paths[name])
-        if (room := room - length) < 0: out.append([]); room = AT_ONCE - length
+        if (room := room - length) < 0:
+            out.append([])
+            room = AT_ONCE - length
         out[-1].append(name)
     return out
 
-SAMPLE = Path(str(files("ehrseq"))) / "sample"
+
+SAMPLE = Path(str(resources.files("ehrseq"))) / "sample"
+
 
 def is_sample(folder: Path | str) -> bool:
     "Whether it is the bundled sample, whatever the way to it: patients who are simulated and public."
     return Path(folder).resolve() == SAMPLE.resolve()
 
+
 @contextmanager
 def refused(texts: dict[str, Text]):
     "The engine's word that a file cannot be split into fields becomes a `DataError` that says which."
-    try: yield
+    try:
+        yield
     except duckdb.InvalidInputException as error:
         for text in texts.values():
-            try: text.table.aggregate(**{c: text.table[c].count() for c in text.table.columns}).execute()
+            try:
+                text.table.aggregate(**{c: text.table[c].count() for c in text.table.columns}).execute()
             except duckdb.Error:
-                raise DataError(f"{text.paths[0]}: cannot be split into fields; expected closed quotes and one kind of line end.") from None
+                raise DataError(
+                    f"{text.paths[0]}: cannot be split into fields; expected closed quotes and one kind of line end."
+                ) from None
         raise error
 
 # %% ../../nbs/1_data/20_synthea.ipynb #7e2c270a
 class _Reading:
     "What has been read of an export so far."
+
     def __init__(self, folder, until):
         self.folder, self.until, self.paths = Path(folder), until, find(folder)
         self.files, self.scans = Snapshot(sum(self.paths.values(), [])), Scans(self.paths, ",")
@@ -216,30 +377,39 @@ class _Reading:
         self.people: People | None = None
         self.encounters = None
 
-    def named(self, text) -> str: return named(self.folder, text.paths)
+    def named(self, text) -> str:
+        return named(self.folder, text.paths)
 
     def read(self, names: list[str]) -> None:
         "The tables of one batch."
         texts = {n: Text(self.con, self.scans.files(n), *COLUMNS.get(n, CLINICAL)) for n in names}
         self.texts |= texts
         with refused(texts):
-            if names == ["patients"]: self._patients(texts["patients"])
-            elif names == ["encounters"]: self._encounters(texts["encounters"])
-            else: self._clinical(texts)
+            if names == ["patients"]:
+                self._patients(texts["patients"])
+            elif names == ["encounters"]:
+                self._encounters(texts["encounters"])
+            else:
+                self._clinical(texts)
         for name in names:
-            if "unreadable" in self.counts[name]: refuse(texts[name].table, self.paths[name], name)
+            if "unreadable" in self.counts[name]:
+                refuse(texts[name].table, self.paths[name], name)
 
     def _patients(self, text):
         everyone = patients(text.table).execute()
-        if everyone.pop("unreadable").any(): refuse(text.table, text.paths, "patients")
+        if everyone.pop("unreadable").any():
+            refuse(text.table, text.paths, "patients")
         self.people = number_people(everyone, self.until)
         self.counts["patients"] = self.people.counts
         self.remarks += self.people.remarks(self.named(text))
         if not len(self.people):
             self.row("patients")
-            raise DataError(f"{text.paths[0]}: no patient with an id and a birth date{self._before()}; expected at least one.")
+            raise DataError(
+                f"{text.paths[0]}: no patient with an id and a birth date{self._before()}; expected at least one."
+            )
 
-    def _before(self): return f" before until={self.people.until:%Y-%m-%d}" if self.people.until else ""
+    def _before(self):
+        return f" before until={self.people.until:%Y-%m-%d}" if self.people.until else ""
 
     def _encounters(self, text):
         self.encounters = settle_visits(visits(text.table), self.people)
@@ -257,29 +427,42 @@ class _Reading:
         text, parsed = self.texts[name], sum(self.counts[name].values())
         rows, ragged = text.size(self.scans.lines(name), parsed)
         out = counted(self.named(text), self.counts[name], ragged, text.paths[0], self.until)
-        if out["rows"] != rows: raise AssertionError(f"{text.paths[0]}: {rows} rows, but {out['rows']} accounted for")
+        if out["rows"] != rows:
+            raise AssertionError(f"{text.paths[0]}: {rows} rows, but {out['rows']} accounted for")
         return out
 
     def notes(self) -> tuple:
         taken = sum(self.paths.values(), [])
-        said = {"Not in this export": [table for table in KINDS if table not in self.paths],
-                "Not read": [p.name for p in _csv_files(self.folder) if p not in taken]}
-        notes = [f"{what}: {', '.join(names[:12])}{', …' * (len(names) > 12)}." for what, names in said.items() if names]
+        said = {
+            "Not in this export": [table for table in KINDS if table not in self.paths],
+            "Not read": [p.name for p in _csv_files(self.folder) if p not in taken],
+        }
+        notes = [
+            f"{what}: {', '.join(names[:12])}{', …' * (len(names) > 12)}."
+            for what, names in said.items()
+            if names
+        ]
         return (*notes, *([SHIFTED] if self.people.until is None else []))
 
+
 def read(
-    folder: Path | str, # of `.csv` or `.csv.gz` files, any Synthea version
-    until: object = None, # rows after this moment are set aside as future; default: as `last_moment`
-    progress: bool = True, # show a bar over the tables
+    folder: Path | str,  # of `.csv` or `.csv.gz` files, any Synthea version
+    until: object = None,  # rows after this moment are set aside as future; default: as `last_moment`
+    progress: bool = True,  # show a bar over the tables
 ) -> Events:
     "Read a Synthea export. Raises `DataError` if it cannot be read as it is."
     reading = _Reading(folder, until)
-    bar = tqdm(batches(reading.paths), desc="reading", unit="batch", disable=not progress, ascii=True, leave=False)
+    bar = tqdm(
+        batches(reading.paths), desc="reading", unit="batch", disable=not progress, ascii=True, leave=False
+    )
     for names in bar:
         bar.set_postfix_str(", ".join(names))
         reading.read(names)
     counts, public = pd.DataFrame([reading.row(name) for name in reading.paths]), is_sample(folder)
-    remarks = [*reading.remarks, *settle_remarks(reading.settled, {n: reading.named(t) for n, t in reading.texts.items()})]
+    remarks = [
+        *reading.remarks,
+        *settle_remarks(reading.settled, {n: reading.named(t) for n, t in reading.texts.items()}),
+    ]
     report = Report.of(counts, BUNDLED if public else str(folder), reading.notes(), remarks, public)
     digest = reading.files.fingerprint((asked(until, counts), 3))
     return assemble(reading.people, reading.encounters, reading.settled, report, digest)

@@ -25,9 +25,11 @@ from ibis import _
 class DataError(ValueError):
     "Input that cannot be read as it is. The message names the file, what was found, and what was expected."
 
-csv.field_size_limit(1 << 27)   # a field may hold a whole letter; Python's own limit is 128 KB
-DAY = r"(000[1-9]|00[1-9]\d|0[1-9]\d{2}|[1-9]\d{3})-\d{2}-\d{2}"   # there was no year 0
+
+csv.field_size_limit(1 << 27)  # a field may hold a whole letter; Python's own limit is 128 KB
+DAY = r"(000[1-9]|00[1-9]\d|0[1-9]\d{2}|[1-9]\d{3})-\d{2}-\d{2}"  # there was no year 0
 ISO = rf"^{DAY}([T ]\d{{2}}:\d{{2}}(:\d{{2}}(\.\d+)?)?Z?)?$"
+
 
 def stem(path: Path) -> str:
     "A file's name in lower case, without any of its endings: the table it holds."
@@ -41,16 +43,18 @@ def shape(value: object, most: int = 40) -> str:
     cut = "…" if len(text) > most else ""
     return repr("".join(map(letter, text[:most])) + cut)
 
+
 def shown(
-    names: Iterable[object], # column names as found
-    known: Iterable[str], # names of which some should be among them
-    most: int = 20, # names to show
+    names: Iterable[object],  # column names as found
+    known: Iterable[str],  # names of which some should be among them
+    most: int = 20,  # names to show
 ) -> str:
     "Column names for a message; only their number where none is known: the first line may be a patient's."
     names = [str(n) for n in names]
     if not {n.strip().upper() for n in names} & {n.upper() for n in known}:
         return f"{len(names)} columns, none of a known name (is line 1 the header?)"
     return ", ".join(n[:40] for n in names[:most]) + (", …" if len(names) > most else "")
+
 
 def nearest(name: str, names: Iterable[str], told=str) -> str:
     "A hint for a message: the name that was perhaps meant, as `told` says it, or nothing."
@@ -62,47 +66,68 @@ def engine_path(path: Path | str) -> str:
     """A path as the engine takes it: absolute, and a name, never a pattern.
     Raises `DataError` for one that it cannot be given."""
     text = str(Path(path).resolve())
-    if not set("[*?") & set(text): return text
+    if not set("[*?") & set(text):
+        return text
     if "\\" in text:
-        raise DataError(f"{path}: found a backslash and one of [ * ?, which the engine cannot open; rename it.")
+        raise DataError(
+            f"{path}: found a backslash and one of [ * ?, which the engine cannot open; rename it."
+        )
     return "".join(f"[{c}]" if c in "[*?" else c for c in text)
+
 
 def read_parquet(con: ibis.BaseBackend, paths: Sequence[Path | str], **options) -> ibis.Table:
     "Parquet files as one table. `options`: of the engine's `read_parquet`."
     return con.read_parquet([engine_path(p) for p in paths], hive_partitioning=False, **options)
 
+
 def read_csv(
     con: ibis.BaseBackend,
     path: Path,
-    names: Sequence[str], # of its columns
+    names: Sequence[str],  # of its columns
     delimiter: str = ",",
-    **options, # of the engine's `read_csv`
+    **options,  # of the engine's `read_csv`
 ) -> ibis.Table:
     "A CSV or TSV file as a table of texts."
     quote = "" if delimiter == "\t" else '"'
     return con.read_csv(
-        engine_path(path), columns=dict.fromkeys(names, "VARCHAR"), header=True, auto_detect=False,
-        delim=delimiter, quote=quote, escape=quote, hive_partitioning=False, **options)
+        engine_path(path),
+        columns=dict.fromkeys(names, "VARCHAR"),
+        header=True,
+        auto_detect=False,
+        delim=delimiter,
+        quote=quote,
+        escape=quote,
+        hive_partitioning=False,
+        **options,
+    )
+
 
 def parquet_schema(path: Path | str):
     "The schema of a parquet file. Raises `DataError` for one that is none."
     import pyarrow as pa
     import pyarrow.parquet as pq
-    try: return pq.read_schema(path)
+
+    try:
+        return pq.read_schema(path)
     except (OSError, pa.ArrowException) as e:
-        raise DataError(f"{path}: cannot be read as parquet ({type(e).__name__}); expected a parquet file.") from None
+        raise DataError(
+            f"{path}: cannot be read as parquet ({type(e).__name__}); expected a parquet file."
+        ) from None
+
 
 def write_parquet(table: ibis.Table, path: Path) -> None:
     "Write a table of the engine as a parquet file."
     text = str(Path(path).resolve()).replace("'", "''")
     con = table.get_backend()
-    con._run_pre_execute_hooks(table)   # brings along what is in memory
+    con._run_pre_execute_hooks(table)  # brings along what is in memory
     con.con.execute(f"COPY ({con.compile(table)}) TO '{text}' (FORMAT parquet)")
+
 
 def attach(con: ibis.BaseBackend, path: Path, name: str) -> None:
     "Attach a DuckDB file to an engine under a name, to be read."
     text = str(Path(path).resolve()).replace("'", "''")
-    if "\\" in text: raise DataError(f"{path}: found a backslash, which the engine cannot open; rename it.")
+    if "\\" in text:
+        raise DataError(f"{path}: found a backslash, which the engine cannot open; rename it.")
     con.con.execute(f"ATTACH '{text}' AS {name} (READ_ONLY)")
 
 # %% ../../nbs/1_data/06_table_files.ipynb #72a6a591
@@ -112,16 +137,23 @@ def tables_of(source: Path | str, what: str) -> tuple:
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     path = Path(source).expanduser()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*.parquet") if not hidden(p, path))
-    if not files: raise DataError(f"{source}: no parquet file; expected {what}.")
-    try: tables = [pq.ParquetFile(p).read() for p in files]
+    if not files:
+        raise DataError(f"{source}: no parquet file; expected {what}.")
+    try:
+        tables = [pq.ParquetFile(p).read() for p in files]
     except (OSError, ValueError, pa.ArrowException) as e:
-        raise DataError(f"{source}: cannot be read as parquet ({type(e).__name__}); expected {what}.") from None
+        raise DataError(
+            f"{source}: cannot be read as parquet ({type(e).__name__}); expected {what}."
+        ) from None
     metadata = [t.schema.metadata or {} for t in tables]
     marks = [{k.decode(): v.decode() for k, v in m.items() if k.startswith(b"ehrseq")} for m in metadata]
     if any(m != marks[0] for m in marks):
-        raise DataError(f"{source}: some files were written by ehrseq and some were not; expected {what}, of one kind.")
+        raise DataError(
+            f"{source}: some files were written by ehrseq and some were not; expected {what}, of one kind."
+        )
     return pd.concat([t.to_pandas() for t in tables], ignore_index=True), marks[0]
 
 # %% ../../nbs/1_data/06_table_files.ipynb #f7efb89c
@@ -129,40 +161,51 @@ def hidden(path: Path, folder: Path) -> bool:
     "Whether a file below a folder is hidden, or a program's own: by its name, or a folder's on the way to it."
     return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
 
+
 def _of_table(path, name, ending):
     "Nothing if a file or folder is not of the table; else the number of the part, or -1 for the whole of it."
     match = re.fullmatch(rf"{name}(?:[-_. ]?(?:part[-_]?)?(\d+))?({ending})", path.name.lower())
-    if match and path.is_dir() and match[1] is None: return -1
-    if path.is_dir(): return -1 if path.name.lower() == name else None
+    if match and path.is_dir() and match[1] is None:
+        return -1
+    if path.is_dir():
+        return -1 if path.name.lower() == name else None
     return None if not match else -1 if match[1] is None else int(match[1])
+
 
 def table_files(
     folder: Path,
-    name: str, # of the table, in lower case
-    ending: str = r"\.csv(?:\.gz)?", # of its files: a regular expression
+    name: str,  # of the table, in lower case
+    ending: str = r"\.csv(?:\.gz)?",  # of its files: a regular expression
 ) -> list[Path]:
     """The files that together are a table; none if it is not there.
     Raises `DataError` if it is there twice, or lacks a part."""
-    if not folder.is_dir(): return []
+    if not folder.is_dir():
+        return []
     found = {p: n for p in sorted(folder.iterdir()) if (n := _of_table(p, name, ending)) is not None}
     whole = [p for p, n in found.items() if n == -1]
     if len(whole) > 1 or whole and len(found) > 1:
         both = [*whole, *(p for p in found if p not in whole)][:2]
         raise DataError(f"{folder}: found both {both[0].name} and {both[1].name}; expected {name} once.")
-    if whole and whole[0].is_dir(): return _parts(whole[0], ending)
-    if whole: return whole
+    if whole and whole[0].is_dir():
+        return _parts(whole[0], ending)
+    if whole:
+        return whole
     return _in_order(folder, name, {p: n for p, n in found.items() if p.is_file()})
+
 
 def named(folder: Path | str, paths: Sequence[Path]) -> str:
     "What a report calls the files of a table in a folder."
     names = [str(p.relative_to(folder)) for p in (paths[0], paths[-1])]
     return " … ".join(dict.fromkeys(names))
 
+
 def _parts(folder, ending):
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not hidden(p, folder))
     data = [p for p in files if re.search(rf"({ending})$", p.name.lower())]
-    if not data: raise DataError(f"{folder}: a folder without data files; expected the parts of a table.")
+    if not data:
+        raise DataError(f"{folder}: a folder without data files; expected the parts of a table.")
     return data
+
 
 def _in_order(folder, name, numbers):
     "Numbered files in the order of their numbers."
@@ -171,19 +214,23 @@ def _in_order(folder, name, numbers):
         if numbers[before] == numbers[after]:
             raise DataError(f"{folder}: found both {before.name} and {after.name}; expected each part once.")
         if numbers[before] + 1 != numbers[after]:
-            raise DataError(f"{folder}: found {before.name} and {after.name}, and nothing between; expected each part.")
+            raise DataError(
+                f"{folder}: found {before.name} and {after.name}, and nothing between; expected each part."
+            )
     if files and min(numbers.values()) > 1:
         raise DataError(f"{folder}: the first part of {name} is {files[0].name}; expected number 0 or 1.")
     return files
 
 # %% ../../nbs/1_data/06_table_files.ipynb #aaa10ba7
-MOST_RATIO, FREE = 200, 256 << 20   # an archive may grow so many times, or to so many bytes
+MOST_RATIO, FREE = 200, 256 << 20  # an archive may grow so many times, or to so many bytes
+
 
 def opened(path: Path, text: bool = False):
     """A file, plain or gzipped, to be read: as bytes, or as text in UTF-8, without a byte order mark and with
     its line ends as they are."""
     how = {"mode": "rt", "encoding": "utf-8-sig", "newline": ""} if text else {"mode": "rb"}
     return (gzip.open if path.suffix.lower() == ".gz" else open)(path, **how)
+
 
 def scan(path: Path, delimiter: str | None = None) -> tuple[list[str], str, int]:
     """The column names of a text file, its delimiter, and the number of lines below them, once all its bytes are known
@@ -192,20 +239,27 @@ def scan(path: Path, delimiter: str | None = None) -> tuple[list[str], str, int]
     try:
         with opened(path) as stream:
             first = stream.readline(1 << 20)
-            if len(first) == 1 << 20: raise DataError(f"{path}: line 1 is longer than 1 MB; expected names.")
+            if len(first) == 1 << 20:
+                raise DataError(f"{path}: line 1 is longer than 1 MB; expected names.")
             lines, last, total, most = 0, b"\n", len(first), _most_bytes(path)
             decoder.decode(first)
             while chunk := stream.read(1 << 20):
-                if not chunk.isascii() or decoder.getstate()[0]: decoder.decode(chunk)
+                if not chunk.isascii() or decoder.getstate()[0]:
+                    decoder.decode(chunk)
                 lines, last, total = lines + chunk.count(b"\n"), chunk[-1:], total + len(chunk)
-                if total > most: raise DataError(_bomb(path))
+                if total > most:
+                    raise DataError(_bomb(path))
             decoder.decode(b"", final=True)
-    except UnicodeDecodeError as e: raise DataError(_not_utf8(path, e)) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as e: raise DataError(_bad_archive(path, e)) from None
+    except UnicodeDecodeError as e:
+        raise DataError(_not_utf8(path, e)) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+        raise DataError(_bad_archive(path, e)) from None
     return *_column_names(path, first, delimiter), lines + (last != b"\n")
+
 
 class Scans:
     "Text files of tables, scanned side by side with the engine's reading, the largest first."
+
     def __init__(self, tables: dict[str, list[Path]], delimiter: str | None = None):
         largest = sorted(sum(tables.values(), []), key=lambda p: -p.stat().st_size)
         pool = ThreadPoolExecutor()
@@ -216,68 +270,90 @@ class Scans:
         "Of a table: each file, its column names and its delimiter. Raises as `scan`."
         return [(p, *self.found[p].result()[:2]) for p in self.tables[name]]
 
-    def lines(self, name: str) -> int: return sum(self.found[p].result()[2] for p in self.tables[name])
+    def lines(self, name: str) -> int:
+        return sum(self.found[p].result()[2] for p in self.tables[name])
+
 
 def _most_bytes(path):
-    if path.suffix.lower() != ".gz": return float("inf")
+    if path.suffix.lower() != ".gz":
+        return float("inf")
     return max(FREE, path.stat().st_size * MOST_RATIO)
+
 
 def _bomb(path):
     return f"{path}: the archive grows more than {MOST_RATIO}-fold; expected a table. If it is one, unpack it first."
 
+
 def _bad_archive(path, error):
     return f"{path}: found a truncated or damaged archive, or none ({error}); expected a whole gzip archive."
+
 
 def _not_utf8(path, error):
     with opened(path) as stream:
         for number, line in enumerate(stream, 1):
-            try: line.decode("utf-8")
+            try:
+                line.decode("utf-8")
             except UnicodeDecodeError as e:
                 wide = b"\0" in line or line[:2] in (b"\xff\xfe", b"\xfe\xff")
                 guess = "UTF-16" if wide else "Windows-1252 or Latin-1"
-                return (f"{path}: line {number}: byte 0x{line[e.start]:02x} is not UTF-8 (the file looks like "
-                        f"{guess}); expected UTF-8. Convert it with: iconv -f … -t UTF-8")
+                return (
+                    f"{path}: line {number}: byte 0x{line[e.start]:02x} is not UTF-8 (the file looks like "
+                    f"{guess}); expected UTF-8. Convert it with: iconv -f … -t UTF-8"
+                )
     return f"{path}: not UTF-8 ({error.reason})."
 
 # %% ../../nbs/1_data/06_table_files.ipynb #1f5133ae
 def _column_names(path, first, delimiter=None):
     "Column names and delimiter, from the bytes of a first line."
     line = first.decode("utf-8-sig").partition("\r")[0]
-    if not line.strip(): raise DataError(f"{path}: the file is empty; expected a line of column names.")
+    if not line.strip():
+        raise DataError(f"{path}: the file is empty; expected a line of column names.")
     tabs = line.strip().count("\t")
     delimiter = delimiter or ("\t" if tabs and tabs >= line.count(",") else ",")
     names = line.strip("\r\n").split("\t") if delimiter == "\t" else next(csv.reader([line]))
     bare = [n.strip() for n in names]
-    if "" in bare: raise DataError(f"{path}: line 1: column {bare.index('') + 1} has no name; expected names (is line 1 the header?).")
+    if "" in bare:
+        raise DataError(
+            f"{path}: line 1: column {bare.index('') + 1} has no name; expected names (is line 1 the header?)."
+        )
     return bare, delimiter
+
 
 def header(path: Path) -> tuple[list[str], str]:
     "The column names of a CSV or TSV file, and its delimiter. Raises `DataError` for a first line that is none."
     try:
-        with opened(path) as stream: return _column_names(path, stream.readline(1 << 20))
+        with opened(path) as stream:
+            return _column_names(path, stream.readline(1 << 20))
     except UnicodeDecodeError as e:
-        raise DataError(f"{path}: line 1: byte {e.start + 1} is not UTF-8; expected column names in UTF-8.") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as e: raise DataError(_bad_archive(path, e)) from None
+        raise DataError(
+            f"{path}: line 1: byte {e.start + 1} is not UTF-8; expected column names in UTF-8."
+        ) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+        raise DataError(_bad_archive(path, e)) from None
 
 # %% ../../nbs/1_data/06_table_files.ipynb #fc802205
 def line_of(path: Path, value: str, *names: str) -> int | None:
     "The line of the first record with the value in the column of one of these names (in any case), or None."
-    for delimiter in dict.fromkeys((header(path)[1], ",")):   # a tab may also stand after a name
+    for delimiter in dict.fromkeys((header(path)[1], ",")):  # a tab may also stand after a name
         with opened(path, text=True) as stream:
             quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
             reader = csv.reader(stream, delimiter=delimiter, quoting=quoting)
             head = [h.strip().upper() for h in next(reader)]
             at = next((head.index(n.upper()) for n in names if n.upper() in head), None)
-            if at is None: continue
-            return next((reader.line_num for row in reader if len(row) > at and row[at].strip() == value), None)
+            if at is None:
+                continue
+            return next(
+                (reader.line_num for row in reader if len(row) > at and row[at].strip() == value), None
+            )
     return None
+
 
 def check_values(
     table: ibis.Table,
-    where: str | Sequence[Path], # what a message calls the table, or the files it is from
+    where: str | Sequence[Path],  # what a message calls the table, or the files it is from
     expected: str,
-    names: dict[str, tuple] | None = None, # column → what it may be called in the files
-    **valid: ibis.Deferred, # column → the expression that is true of a good value
+    names: dict[str, tuple] | None = None,  # column → what it may be called in the files
+    **valid: ibis.Deferred,  # column → the expression that is true of a good value
 ) -> None:
     "Raise `DataError` for a value, not null, that is not good, with its shape; and its file and line where known."
     first = {column: _[column].min(where=~good.fill_null(False)) for column, good in valid.items()}
@@ -285,10 +361,14 @@ def check_values(
         place, line = _place(where, value, *(names or {}).get(column, (column,)))
         raise DataError(f"{place}: column {column!r}{line}: found {shape(value)}; expected {expected}.")
 
+
 def _place(where, value, *names):
     "The file with the value and ', line N'; or what a message calls the table, and nothing."
-    if isinstance(where, str): return where, ""
+    if isinstance(where, str):
+        return where, ""
     for path in where:
-        if path.suffix.lower() == ".parquet": continue   # it has no lines
-        if (line := line_of(path, value, *names)) is not None: return path, f", line {line}"
+        if path.suffix.lower() == ".parquet":
+            continue  # it has no lines
+        if (line := line_of(path, value, *names)) is not None:
+            return path, f", line {line}"
     return where[0], ""

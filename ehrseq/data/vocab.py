@@ -17,102 +17,140 @@ import numpy as np
 import pandas as pd
 
 from .events import KINDS
-from .table_files import DataError
 from .folders import read_json, write_atomic
+from .table_files import DataError
 
 # %% ../../nbs/1_data/40_vocab.ipynb #9b066833
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(5)
 FIRST_CODE = len(SPECIALS)
 
+
 @dataclass(frozen=True)
 class Vocab:
     "Codes ↔ ids. `size` is the number of embedding rows, filled or not."
-    codes: tuple          # of id 5, 6, …
-    kinds: tuple          # of those codes
+
+    codes: tuple  # of id 5, 6, …
+    kinds: tuple  # of those codes
     descriptions: tuple
-    counts: tuple         # in training patients, one code once a visit
+    counts: tuple  # in training patients, one code once a visit
     size: int
-    seen: int             # tokens of the training patients, unknown ones included
-    edges: tuple = ()     # (code, where its quantiles end) of those that have one token a quantile of their value
+    seen: int  # tokens of the training patients, unknown ones included
+    edges: tuple = ()  # (code, where its quantiles end) of those that have one token a quantile of their value
 
-    def __len__(self): return FIRST_CODE + len(self.codes)
-    def __repr__(self): return f"Vocab({len(self.codes):,} codes in {self.size:,} rows, {self.coverage:.2%} of training tokens covered)"
+    def __len__(self):
+        return FIRST_CODE + len(self.codes)
+
+    def __repr__(self):
+        return f"Vocab({len(self.codes):,} codes in {self.size:,} rows, {self.coverage:.2%} of training tokens covered)"
 
     @property
-    def coverage(self)->float: return sum(self.counts) / max(1, self.seen)
+    def coverage(self) -> float:
+        return sum(self.counts) / max(1, self.seen)
 
     @property
-    def ids(self)->dict: return {c: i for i, c in enumerate(self.codes, FIRST_CODE)}
+    def ids(self) -> dict:
+        return {c: i for i, c in enumerate(self.codes, FIRST_CODE)}
 
-    def encode(self, codes)->np.ndarray:
+    def encode(self, codes) -> np.ndarray:
         "Ids of `codes`; `[UNK]` for those not in the vocabulary."
         ids = self.ids
         return np.fromiter((ids.get(c, UNK) for c in codes), np.int32)
 
-    def decode(self, ids)->list:
+    def decode(self, ids) -> list:
         known = (*SPECIALS, *self.codes)
         return [known[i] for i in ids]
 
-    def names(self, ids)->list:
+    def names(self, ids) -> list:
         "Descriptions, for people; the code itself where it has none."
         known = [*SPECIALS, *(d or c for c, d in zip(self.codes, self.descriptions))]
         return [known[i] for i in ids]
 
-    def kinds_of(self, ids)->np.ndarray: return np.array([*["special"] * FIRST_CODE, *self.kinds])[np.asarray(ids)]
+    def kinds_of(self, ids) -> np.ndarray:
+        return np.array([*["special"] * FIRST_CODE, *self.kinds])[np.asarray(ids)]
 
 # %% ../../nbs/1_data/40_vocab.ipynb #97dff95f
 def fit(
-    counts, # code, kind, description, n: the tokens of the training patients
-    vocab_size=1000, # rows of the embedding table, the five special tokens included
-    edges=(), # of `fit_edges`, where `counts` has quantile tokens
-)->Vocab:
+    counts,  # code, kind, description, n: the tokens of the training patients
+    vocab_size=1000,  # rows of the embedding table, the five special tokens included
+    edges=(),  # of `fit_edges`, where `counts` has quantile tokens
+) -> Vocab:
     "The most frequent codes that fit. A code with several kinds takes its most frequent one."
-    if vocab_size <= FIRST_CODE: raise ValueError(f"vocab_size {vocab_size}: expected more than the {FIRST_CODE} special tokens.")
-    if not len(counts): raise ValueError("no code to fit a vocabulary on; expected at least one token in the training patients.")
+    if vocab_size <= FIRST_CODE:
+        raise ValueError(f"vocab_size {vocab_size}: expected more than the {FIRST_CODE} special tokens.")
+    if not len(counts):
+        raise ValueError(
+            "no code to fit a vocabulary on; expected at least one token in the training patients."
+        )
     ranked = counts.sort_values(["n", "code", "kind"], ascending=[False, True, True])
-    one = ranked.groupby("code", sort=False).agg(kind=("kind", "first"), description=("description", "first"), n=("n", "sum")).reset_index()
+    one = (
+        ranked.groupby("code", sort=False)
+        .agg(kind=("kind", "first"), description=("description", "first"), n=("n", "sum"))
+        .reset_index()
+    )
     one = one.sort_values(["n", "code"], ascending=[False, True])
     top = one.head(vocab_size - FIRST_CODE)
     described = top["description"].where(top["description"].notna(), "")
-    return Vocab(tuple(top["code"]), tuple(top["kind"]), tuple(described), tuple(map(int, top["n"])), vocab_size, int(one["n"].sum()), tuple(edges))
+    return Vocab(
+        tuple(top["code"]),
+        tuple(top["kind"]),
+        tuple(described),
+        tuple(map(int, top["n"])),
+        vocab_size,
+        int(one["n"].sum()),
+        tuple(edges),
+    )
 
 # %% ../../nbs/1_data/40_vocab.ipynb #8e06e7ba
-def unknown_rate(ids, where="the cohort", warn_above=0.05)->float:
+def unknown_rate(ids, where="the cohort", warn_above=0.05) -> float:
     "The share of `[UNK]` among token ids; warns above five percent."
     rate = float(np.mean(np.asarray(ids) == UNK)) if len(ids) else 0.0
-    if rate > warn_above: warnings.warn(f"{rate:.1%} of the codes in {where} are not in the vocabulary; a larger vocab_size, or a vocabulary of its own, may be needed.")
+    if rate > warn_above:
+        warnings.warn(
+            f"{rate:.1%} of the codes in {where} are not in the vocabulary; a larger vocab_size, or a vocabulary of its own, may be needed."
+        )
     return rate
 
 # %% ../../nbs/1_data/40_vocab.ipynb #e54bcff5
 def fit_edges(
-    values, # code, value, n: of the training patients
-    quantiles, # tokens for a code, at most
-    least=100, # values; a code with fewer keeps its one token
-)->tuple:
+    values,  # code, value, n: of the training patients
+    quantiles,  # tokens for a code, at most
+    least=100,  # values; a code with fewer keeps its one token
+) -> tuple:
     "(code, where its quantiles end), codes sorted. A value on an edge lies below it; equal values share a quantile, so a code may get fewer."
-    if quantiles < 2: raise ValueError(f"quantiles {quantiles}: expected at least 2, or 0 to leave values out.")
+    if quantiles < 2:
+        raise ValueError(f"quantiles {quantiles}: expected at least 2, or 0 to leave values out.")
     out = {}
     for code, of in values.sort_values(["code", "value"]).groupby("code"):
         upto, value = of["n"].cumsum().to_numpy(), of["value"].to_numpy(float)
         ends = np.unique(value[np.searchsorted(upto * quantiles, np.arange(1, quantiles) * upto[-1])])
         ends = ends[ends < value[-1]]
-        if upto[-1] >= least and len(ends): out[code] = tuple(ends.tolist())
+        if upto[-1] >= least and len(ends):
+            out[code] = tuple(ends.tolist())
     return tuple(out.items())
 
+
 def quantile_names(
-    codes, # code, description
-    edges, # of `fit_edges`
-)->pd.DataFrame:
-    "Code and description of every quantile token: `A//Q2`, \"name: 4 to 7\"."
+    codes,  # code, description
+    edges,  # of `fit_edges`
+) -> pd.DataFrame:
+    'Code and description of every quantile token: `A//Q2`, "name: 4 to 7".'
     names, rows = dict(zip(codes["code"], codes["description"])), []
     for code, ends in edges:
-        spans = [f"up to {ends[0]:g}", *(f"{a:g} to {b:g}" for a, b in zip(ends, ends[1:])), f"above {ends[-1]:g}"]
-        rows += [{"code": f"{code}//Q{i}", "description": f"{names.get(code) or code}: {span}"} for i, span in enumerate(spans, 1)]
+        spans = [
+            f"up to {ends[0]:g}",
+            *(f"{a:g} to {b:g}" for a, b in zip(ends, ends[1:])),
+            f"above {ends[-1]:g}",
+        ]
+        rows += [
+            {"code": f"{code}//Q{i}", "description": f"{names.get(code) or code}: {span}"}
+            for i, span in enumerate(spans, 1)
+        ]
     return pd.DataFrame(rows, columns=["code", "description"])
 
 # %% ../../nbs/1_data/40_vocab.ipynb #d4b522b2
 LISTS = ("codes", "kinds", "descriptions", "counts")
+
 
 def check_fields(fields: dict) -> None:
     "Check what a vocabulary's file holds. Raises `ValueError` naming the field."
@@ -124,39 +162,52 @@ def check_fields(fields: dict) -> None:
     _check_lists(fields)
     least, total = FIRST_CODE + len(fields["codes"]), sum(fields["counts"])
     if not _whole(fields["size"]) or fields["size"] < least:
-        raise ValueError(f"size: expected a whole number, at least {least:,}: "
-                         "the special tokens and the codes.")
+        raise ValueError(
+            f"size: expected a whole number, at least {least:,}: the special tokens and the codes."
+        )
     if not _whole(fields["seen"]) or fields["seen"] < total:
         raise ValueError(f"seen: expected a whole number, at least {total:,}: the sum of counts.")
     _check_edges(fields["edges"])
 
-def _whole(x: object) -> bool: return type(x) is int and 0 <= x < 2**63
+
+def _whole(x: object) -> bool:
+    return type(x) is int and 0 <= x < 2**63
 
 # %% ../../nbs/1_data/40_vocab.ipynb #eeb24ab7
 def _check_lists(fields: dict) -> None:
     for name in LISTS:
-        if not isinstance(fields[name], list): raise ValueError(f"{name}: expected a list.")
+        if not isinstance(fields[name], list):
+            raise ValueError(f"{name}: expected a list.")
         if len(fields[name]) != len(fields["codes"]):
-            raise ValueError(f"{name}: {len(fields[name]):,} entries; "
-                             f"expected one for each of {len(fields['codes']):,} codes.")
+            raise ValueError(
+                f"{name}: {len(fields[name]):,} entries; "
+                f"expected one for each of {len(fields['codes']):,} codes."
+            )
     first = {}
     for place, code in enumerate(fields["codes"]):
         if not _is_text(code) or not code:
             raise ValueError(f"codes: entry {place} is not a text, or is empty.")
-        if code in SPECIALS: raise ValueError(f"codes: entry {place} is a special token.")
+        if code in SPECIALS:
+            raise ValueError(f"codes: entry {place} is a special token.")
         if first.setdefault(code, place) != place:
             raise ValueError(f"codes: entries {first[code]} and {place} are the same.")
     for name, (good, expected) in ENTRIES.items():
         wrong = next((place for place, x in enumerate(fields[name]) if not good(x)), None)
-        if wrong is not None: raise ValueError(f"{name}: entry {wrong}: expected {expected}.")
+        if wrong is not None:
+            raise ValueError(f"{name}: entry {wrong}: expected {expected}.")
+
 
 def _is_text(x: object) -> bool:
     "Whether it is a text that can be written as UTF-8: half a surrogate pair cannot."
     return isinstance(x, str) and (x.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in x))
 
-ENTRIES = {"kinds": (lambda x: x in KINDS, f"one of {', '.join(KINDS)}"),
-           "descriptions": (_is_text, "a text"),
-           "counts": (_whole, "a whole number, not negative")}
+
+ENTRIES = {
+    "kinds": (lambda x: x in KINDS, f"one of {', '.join(KINDS)}"),
+    "descriptions": (_is_text, "a text"),
+    "counts": (_whole, "a whole number, not negative"),
+}
+
 
 def _check_edges(edges: object) -> None:
     if not isinstance(edges, dict):
@@ -166,25 +217,30 @@ def _check_edges(edges: object) -> None:
             raise ValueError(f"edges: entry {place}: expected a code.")
         numbers = isinstance(ends, list) and all(type(x) in (int, float) and math.isfinite(x) for x in ends)
         if not numbers or not ends or any(a >= b for a, b in zip(ends, ends[1:])):
-            raise ValueError(f"edges: entry {place}: "
-                             "expected finite numbers, each larger than the one before.")
+            raise ValueError(
+                f"edges: entry {place}: expected finite numbers, each larger than the one before."
+            )
 
 # %% ../../nbs/1_data/40_vocab.ipynb #0a9ff60c
 def save(
     vocab: Vocab,
     path: Path | str,
-    mode: int = 0o600, # of the file
+    mode: int = 0o600,  # of the file
 ) -> None:
     "Write a vocabulary as JSON, whole or not at all."
     fields = {name: getattr(vocab, name) for name in ("size", "seen", *LISTS)}
-    if vocab.edges: fields["edges"] = dict(vocab.edges)
+    if vocab.edges:
+        fields["edges"] = dict(vocab.edges)
     content = json.dumps({"special_tokens": SPECIALS, **fields}, indent=0, ensure_ascii=False)
     write_atomic(path, content, mode)
+
 
 def load(path: Path | str) -> Vocab:
     "Read a vocabulary. Raises `DataError` naming the file and the field that is damaged, or makes no sense."
     fields = {"edges": {}} | read_json(path)
-    try: check_fields(fields)
-    except ValueError as e: raise DataError(f"{path}: {e}") from None
+    try:
+        check_fields(fields)
+    except ValueError as e:
+        raise DataError(f"{path}: {e}") from None
     edges = tuple((code, tuple(map(float, ends))) for code, ends in fields["edges"].items())
     return Vocab(*(tuple(fields[name]) for name in LISTS), fields["size"], fields["seen"], edges)

@@ -17,42 +17,58 @@ from .accounting import engine
 from .table_files import DataError, attach, stem, table_files
 
 # %% ../../nbs/1_data/24_warehouse.ipynb #ddc102de
-DOMAINS = {"condition_occurrence": ("condition", "condition", "condition_start"), "drug_exposure": ("medication", "drug", "drug_exposure_start"),   # kind, concept stem, date stem
-           "procedure_occurrence": ("procedure", "procedure", "procedure"), "measurement": ("observation", "measurement", "measurement"),
-           "observation": ("observation", "observation", "observation"), "device_exposure": ("device", "device", "device_exposure_start")}
+DOMAINS = {
+    "condition_occurrence": ("condition", "condition", "condition_start"),
+    "drug_exposure": ("medication", "drug", "drug_exposure_start"),  # kind, concept stem, date stem
+    "procedure_occurrence": ("procedure", "procedure", "procedure"),
+    "measurement": ("observation", "measurement", "measurement"),
+    "observation": ("observation", "observation", "observation"),
+    "device_exposure": ("device", "device", "device_exposure_start"),
+}
 TABLES = ("person", "death", "concept", "visit_occurrence", *DOMAINS)
 
 # %% ../../nbs/1_data/24_warehouse.ipynb #b952cb3d
 @dataclass(frozen=True)
 class Source:
     "Where OMOP tables are. `found`: lower-case table name → its files, or the name and database that Ibis knows it by."
-    name: str   # for messages and reports; holds no password
+
+    name: str  # for messages and reports; holds no password
     con: ibis.BaseBackend
     found: dict
-    files: tuple = ()   # whose bytes tell whether it is the same again; none for a server
+    files: tuple = ()  # whose bytes tell whether it is the same again; none for a server
 
     def where(self, name: str) -> str | list[Path]:
         "What a message calls a table: its files, or its name in a database."
         return self.found[name] if isinstance(self.found[name], list) else f"{self.name}: {name}"
 
-def public(url)->str:
+
+def public(url) -> str:
     "A URL without user, password and options."
     return re.sub(r"//.*@", "//", url).split("?")[0]
+
 
 def connect(url):
     "`ibis.connect`, with errors that hold no password."
     try:
         con = ibis.connect(url)
-        if con.name == "postgres": con.raw_sql("SET TIME ZONE 'UTC'").close()   # in which a time with a zone becomes one without
+        if con.name == "postgres":
+            con.raw_sql("SET TIME ZONE 'UTC'").close()  # in which a time with a zone becomes one without
         return con
     except Exception as e:
-        secret = [*re.findall(r"//[^:@]*:(.*)@", url), *re.findall(r"(?i)(?:password|pwd|token|secret)=([^&]*)", url)]
+        secret = [
+            *re.findall(r"//[^:@]*:(.*)@", url),
+            *re.findall(r"(?i)(?:password|pwd|token|secret)=([^&]*)", url),
+        ]
         parts = [p for s in secret for p in {unquote(s), *re.split(r"[/?#:@]", s)} if p]
         why = f"{type(e).__name__}" if any(p in str(e) for p in parts) else f"{type(e).__name__}: {e}"
-    raise DataError(f"{public(url)}: cannot connect; {why.strip()}" + " Install the driver: pip install 'ehrseq[omop]'." * ("ModuleNotFoundError" in why))
+    raise DataError(
+        f"{public(url)}: cannot connect; {why.strip()}"
+        + " Install the driver: pip install 'ehrseq[omop]'." * ("ModuleNotFoundError" in why)
+    )
 
 # %% ../../nbs/1_data/24_warehouse.ipynb #ea5ad2d4
 ENDING = r"\.(?:parquet|[ct]sv(?:\.gz)?)"
+
 
 def files(folder: Path | str) -> dict[str, list[Path]]:
     """Lower-case table name → its files: CSV, TSV (either also .gz) or parquet, whole or in parts; other files too.
@@ -62,46 +78,80 @@ def files(folder: Path | str) -> dict[str, list[Path]]:
     others = {stem(p): [p] for p in sorted(folder.iterdir()) if re.search(rf"\w{ENDING}$", p.name.lower())}
     return others | tables
 
-def listed(con, schemas)->dict:
+
+def listed(con, schemas) -> dict:
     "Lower-case table name → (name, database), from the first of the schemas that has it."
     out = {}
     for s in schemas:
-        if con.name == "duckdb":   # Ibis 12 cannot list the tables of DuckDB 2
+        if con.name == "duckdb":  # Ibis 12 cannot list the tables of DuckDB 2
             where = s if isinstance(s, tuple) else (con.current_catalog, s or con.current_database)
-            names = [n for n, in con.con.execute("SELECT table_name FROM information_schema.tables WHERE table_catalog = ? AND table_schema = ? ORDER BY 1", list(where)).fetchall()]
-        else: names = sorted(con.list_tables(database=s))
-        for n in names: out.setdefault(n.lower(), (n, s))
+            names = [
+                n
+                for (n,) in con.con.execute(
+                    "SELECT table_name FROM information_schema.tables WHERE table_catalog = ? AND table_schema = ? ORDER BY 1",
+                    list(where),
+                ).fetchall()
+            ]
+        else:
+            names = sorted(con.list_tables(database=s))
+        for n in names:
+            out.setdefault(n.lower(), (n, s))
     return out
 
+
 def locate(
-    source, # a folder, a DuckDB file, an Ibis connection, or a URL that `ibis.connect` takes
-    schema=None, # the schema of the tables, or several to look in, such as ("cdm", "vocabulary")
-)->Source:
+    source,  # a folder, a DuckDB file, an Ibis connection, or a URL that `ibis.connect` takes
+    schema=None,  # the schema of the tables, or several to look in, such as ("cdm", "vocabulary")
+) -> Source:
     "The tables of a source. Raises `DataError` if it is none, or cannot be reached."
     schemas = [schema] if schema is None or isinstance(schema, str) else list(schema)
-    if hasattr(source, "list_tables"): return Source(f"{source.name} ({source.current_catalog})", source, listed(source, schemas))
+    if hasattr(source, "list_tables"):
+        return Source(f"{source.name} ({source.current_catalog})", source, listed(source, schemas))
     text = str(source)
-    if _is_url(text) and not text.startswith("duckdb://"): return Source(public(text), con := connect(text), listed(con, schemas))
-    path = Path(text.removeprefix("duckdb://").split("?")[0] if text.startswith("duckdb://") else text).expanduser()
+    if _is_url(text) and not text.startswith("duckdb://"):
+        return Source(public(text), con := connect(text), listed(con, schemas))
+    path = Path(
+        text.removeprefix("duckdb://").split("?")[0] if text.startswith("duckdb://") else text
+    ).expanduser()
     if path.is_dir():
         found = files(path)
         return Source(str(path), engine(), found, tuple(p for t in TABLES for p in found.get(t, ())))
-    if not is_duckdb(path): raise DataError(f"{path}: {'not a DuckDB file' if path.exists() else 'no such file or folder'}; expected a folder of CSV or parquet files, a DuckDB file, an Ibis connection, or a URL such as postgres://user@host/database.")
+    if not is_duckdb(path):
+        raise DataError(
+            f"{path}: {'not a DuckDB file' if path.exists() else 'no such file or folder'}; expected a folder of CSV or parquet files, a DuckDB file, an Ibis connection, or a URL such as postgres://user@host/database."
+        )
     con = engine()
     attach(con, path, "omop")
-    log = path.with_name(path.name + ".wal")   # what has been written, and is not in the file yet
-    return Source(str(path), con, listed(con, [("omop", s or "main") for s in schemas]), (path, *([log] if log.exists() else [])))
+    log = path.with_name(path.name + ".wal")  # what has been written, and is not in the file yet
+    return Source(
+        str(path),
+        con,
+        listed(con, [("omop", s or "main") for s in schemas]),
+        (path, *([log] if log.exists() else [])),
+    )
 
-def _is_url(text): return "://" in text and not Path(text).exists()
+
+def _is_url(text):
+    return "://" in text and not Path(text).exists()
+
 
 def is_duckdb(path: Path) -> bool:
     "Whether a file is a DuckDB database, by its first bytes."
-    if not path.is_file(): return False
-    with open(path, "rb") as stream: return stream.read(12)[8:] == b"DUCK"
+    if not path.is_file():
+        return False
+    with open(path, "rb") as stream:
+        return stream.read(12)[8:] == b"DUCK"
 
-def is_omop(source, schema=None)->bool:
+
+def is_omop(source, schema=None) -> bool:
     "Whether a source (whatever `read` takes) has a person table and a clinical one. Looks at names only; False for what is not there; `DataError` for a server that cannot be reached."
     text = str(source)
-    if not hasattr(source, "list_tables") and not _is_url(text) and not Path(text).is_dir() and not is_duckdb(Path(text)): return False
+    if (
+        not hasattr(source, "list_tables")
+        and not _is_url(text)
+        and not Path(text).is_dir()
+        and not is_duckdb(Path(text))
+    ):
+        return False
     found = files(text) if Path(text).is_dir() else locate(source, schema).found
     return "person" in found and any(t in found for t in DOMAINS)

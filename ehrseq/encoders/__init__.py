@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING
 from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
+    from ehrseq.encoders.behrt import BEHRT as BEHRT
+    from ehrseq.encoders.encoder import (
+        Config as Config,
+    )
     from ehrseq.encoders.encoder import (
         Encoded as Encoded,
-        Config as Config,
-        encoder_class as encoder_class,
+    )
+    from ehrseq.encoders.encoder import (
         encode as encode,
     )
-    from ehrseq.encoders.behrt import BEHRT as BEHRT
-    from ehrseq.encoders.transformer import Transformer as Transformer
+    from ehrseq.encoders.encoder import (
+        encoder_class as encoder_class,
+    )
     from ehrseq.encoders.hierarchical import Hierarchical as Hierarchical
     from ehrseq.encoders.lstm import LSTM as LSTM
     from ehrseq.encoders.med2vec import Med2Vec as Med2Vec
+    from ehrseq.encoders.transformer import Transformer as Transformer
 
 _NAMES = {
     "Encoded": "encoder",

@@ -15,12 +15,12 @@ from torch import nn
 # %% ../../nbs/2_encoders/08_attention.ipynb #2ee1f005
 def weights_and_mix(q, k, v, keep, dropout=0.0):
     "Attention written out: values mixed (b n t d) and the weights (b n t t). `keep` (b 1 1 t) is True where a key is real."
-    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5                         # b n t t
-    weights = scores.masked_fill(~keep, float("-inf")).softmax(-1)                # b n t t
-    return F.dropout(weights, dropout) @ v, weights                               # b n t d
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5  # b n t t
+    weights = scores.masked_fill(~keep, float("-inf")).softmax(-1)  # b n t t
+    return F.dropout(weights, dropout) @ v, weights  # b n t d
 
 # %% ../../nbs/2_encoders/08_attention.ipynb #becbacec
-def rotate(x, angles)->torch.Tensor:
+def rotate(x, angles) -> torch.Tensor:
     "Heads x (b t n d), their pairs (i, i + d/2) turned by angles (b t d/2)."
     a, b = x.chunk(2, -1)
     cos, sin = angles.cos()[:, :, None].to(x.dtype), angles.sin()[:, :, None].to(x.dtype)  # b t 1 d/2
@@ -29,27 +29,35 @@ def rotate(x, angles)->torch.Tensor:
 # %% ../../nbs/2_encoders/08_attention.ipynb #202cd257
 class Attention(nn.Module):
     "Multi-head self-attention over real tokens: x (b t h), mask (b t) → (b t h), turned by `angles` (b t d/2) if given. `tap` receives the weights (b n t t) when it is set."
+
     def __init__(self, hidden_dim, num_heads, dropout=0.0):
         super().__init__()
-        if hidden_dim % num_heads: raise ValueError(f"hidden_dim {hidden_dim} is not a multiple of num_heads {num_heads}.")
+        if hidden_dim % num_heads:
+            raise ValueError(f"hidden_dim {hidden_dim} is not a multiple of num_heads {num_heads}.")
         self.num_heads, self.dropout, self.tap = num_heads, dropout, None
         self.qkv = nn.Linear(hidden_dim, 3 * hidden_dim)
         self.out = nn.Linear(hidden_dim, hidden_dim)
 
     def heads(self, x, angles=None):
         "Queries, keys and values, (… n d) each, of x (… h)."
-        qk, v = self.qkv(x).unflatten(-1, (3 * self.num_heads, -1)).split([2 * self.num_heads, self.num_heads], -2)
-        if angles is not None: qk = rotate(qk, angles)
+        qk, v = (
+            self.qkv(x)
+            .unflatten(-1, (3 * self.num_heads, -1))
+            .split([2 * self.num_heads, self.num_heads], -2)
+        )
+        if angles is not None:
+            qk = rotate(qk, angles)
         return *qk.chunk(2, -2), v
 
     def forward(self, x, mask, angles=None):
-        q, k, v = (y.transpose(1, 2) for y in self.heads(x, angles))                         # b n t d
-        keep, p = mask[:, None, None, :], self.dropout if self.training else 0.0              # b 1 1 t
-        if self.tap is None: mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, dropout_p=p)
+        q, k, v = (y.transpose(1, 2) for y in self.heads(x, angles))  # b n t d
+        keep, p = mask[:, None, None, :], self.dropout if self.training else 0.0  # b 1 1 t
+        if self.tap is None:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, dropout_p=p)
         else:
             mixed, weights = weights_and_mix(q, k, v, keep, p)
             self.tap(weights.detach())
-        return self.out(mixed.transpose(1, 2).flatten(2))                                     # b t h
+        return self.out(mixed.transpose(1, 2).flatten(2))  # b t h
 
 # %% ../../nbs/2_encoders/08_attention.ipynb #5ed49124
 @contextmanager
@@ -58,7 +66,9 @@ def record(model):
     taps = {}
     layers = {name: m for name, m in model.named_modules() if isinstance(m, Attention)}
     try:
-        for name, layer in layers.items(): layer.tap = lambda weights, name=name: taps.__setitem__(name, weights)
+        for name, layer in layers.items():
+            layer.tap = lambda weights, name=name: taps.__setitem__(name, weights)
         yield taps
     finally:
-        for layer in layers.values(): layer.tap = None
+        for layer in layers.values():
+            layer.tap = None

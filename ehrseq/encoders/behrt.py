@@ -15,6 +15,7 @@ from .encoder import Encoded, Stack, first_token, initialise
 # %% ../../nbs/2_encoders/20_behrt.ipynb #be108853
 class BEHRTEmbedding(nn.Module):
     "Batch → token vectors (b t h): code + age + segment + visit + position, normalised."
+
     def __init__(self, config):
         super().__init__()
         h = config.hidden_dim
@@ -30,6 +31,7 @@ class BEHRTEmbedding(nn.Module):
 # %% ../../nbs/2_encoders/20_behrt.ipynb #da87319d
 class BEHRT(nn.Module):
     "BEHRT (Li et al. 2020): a BERT encoder over codes with age, visit and position; `[CLS]` is the patient."
+
     def __init__(self, config):
         super().__init__()
         self.config = config
@@ -38,8 +40,9 @@ class BEHRT(nn.Module):
         initialise(self)
 
     @property
-    def code_embedding(self)->nn.Embedding: return self.embed.code.table
+    def code_embedding(self) -> nn.Embedding:
+        return self.embed.code.table
 
-    def forward(self, batch)->Encoded:
-        tokens = self.blocks(self.embed(batch), batch.mask)            # b t h
+    def forward(self, batch) -> Encoded:
+        tokens = self.blocks(self.embed(batch), batch.mask)  # b t h
         return Encoded(tokens, first_token(tokens, batch.mask))

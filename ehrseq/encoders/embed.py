@@ -16,52 +16,77 @@ from ..data.vocab import PAD
 # %% ../../nbs/2_encoders/05_embed.ipynb #6fcff983
 class CodeEmbedding(nn.Module):
     "codes (b t) → vectors (b t h), by a narrow table and one projection."
+
     def __init__(self, vocab_size, embedding_dim, hidden_dim):
         super().__init__()
         self.table = nn.Embedding(vocab_size, embedding_dim, padding_idx=PAD)
         self.widen = nn.Linear(embedding_dim, hidden_dim, bias=False)
 
-    def forward(self, codes): return self.widen(self.table(codes))  # b t → b t d → b t h
+    def forward(self, codes):
+        return self.widen(self.table(codes))  # b t → b t d → b t h
 
 # %% ../../nbs/2_encoders/05_embed.ipynb #2d8e561c
-def waves(n, dim)->torch.Tensor:
+def waves(n, dim) -> torch.Tensor:
     "Sines and cosines of positions 0 … n-1: (n, dim)."
     rate = torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
     angle = torch.arange(n)[:, None] * rate
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :dim]
 
+
 class Wave(nn.Module):
     "Whole numbers (b t) → fixed waves (b t h) times one learnt gain; beyond `size` the last row."
+
     def __init__(self, size, hidden_dim, gain=0.2):
         super().__init__()
         self.register_buffer("wave", waves(size, hidden_dim), persistent=False)
         self.gain = nn.Parameter(torch.tensor(gain))
 
-    def forward(self, n): return self.gain * self.wave[n.clamp(max=len(self.wave) - 1)]  # b t → b t h
+    def forward(self, n):
+        return self.gain * self.wave[n.clamp(max=len(self.wave) - 1)]  # b t → b t h
 
 # %% ../../nbs/2_encoders/05_embed.ipynb #09841a30
 class Table(nn.Embedding):
     "Whole numbers (b t) → learnt rows (b t h); beyond the table the last row."
-    def forward(self, n): return super().forward(n.clamp(max=self.num_embeddings - 1))  # b t → b t h
+
+    def forward(self, n):
+        return super().forward(n.clamp(max=self.num_embeddings - 1))  # b t → b t h
+
 
 MAX_AGE = 110
 
+
 class AgeEmbedding(Table):
     "A row a year of age."
-    def __init__(self, hidden_dim): super().__init__(MAX_AGE + 1, hidden_dim)
+
+    def __init__(self, hidden_dim):
+        super().__init__(MAX_AGE + 1, hidden_dim)
+
 
 class SegmentEmbedding(Table):
     "Two rows that visits take in turn, so that neighbours differ (Li et al. 2019, Fig. 2)."
-    def __init__(self, hidden_dim): super().__init__(2, hidden_dim)
-    def forward(self, visits): return super().forward(visits % 2)
+
+    def __init__(self, hidden_dim):
+        super().__init__(2, hidden_dim)
+
+    def forward(self, visits):
+        return super().forward(visits % 2)
 
 # %% ../../nbs/2_encoders/05_embed.ipynb #ed551096
 class Clock(nn.Module):
     "visits and days (b t each) → angles (b t hands): the first half turns with visits, the second with days."
+
     def __init__(self, hands, max_seq_length, days=(7, 36_500)):
         super().__init__()
-        def speeds(n, shortest, longest): return 2 * math.pi / torch.logspace(math.log10(shortest), math.log10(longest), n)
-        self.register_buffer("by_visit", speeds(hands - hands // 2, 2 * math.pi, 2 * math.pi * max_seq_length), persistent=False)
+
+        def speeds(n, shortest, longest):
+            return 2 * math.pi / torch.logspace(math.log10(shortest), math.log10(longest), n)
+
+        self.register_buffer(
+            "by_visit",
+            speeds(hands - hands // 2, 2 * math.pi, 2 * math.pi * max_seq_length),
+            persistent=False,
+        )
         self.register_buffer("by_day", speeds(hands // 2, *days), persistent=False)
 
-    def forward(self, visits, days): return torch.cat([visits[..., None] * self.by_visit, days[..., None] * self.by_day], -1)
+    def forward(self, visits, days):
+        return torch.cat([visits[..., None] * self.by_visit, days[..., None] * self.by_day], -1)

@@ -23,12 +23,15 @@ from ..tiers import tier
 @dataclass(frozen=True)
 class Encoded:
     "What an encoder returns: a vector per token (b t h) and one per patient (b h)."
+
     tokens: torch.Tensor
     patient: torch.Tensor
+
 
 @dataclass(frozen=True)
 class Config:
     "The numbers an encoder is built from."
+
     vocab_size: int
     embedding_dim: int
     hidden_dim: int
@@ -43,15 +46,22 @@ class Config:
         t = tier(name)
         return cls(**{f: getattr(t, f) for f in cls.__dataclass_fields__} | changes)
 
-    def to_dict(self): return asdict(self)
+    def to_dict(self):
+        return asdict(self)
 
 # %% ../../nbs/2_encoders/10_encoder.ipynb #f42e806c
 class FeedForward(nn.Sequential):
     "x (b t h) → (b t h), through twice the width."
-    def __init__(self, hidden_dim): super().__init__(nn.Linear(hidden_dim, 2 * hidden_dim), nn.GELU(), nn.Linear(2 * hidden_dim, hidden_dim))
+
+    def __init__(self, hidden_dim):
+        super().__init__(
+            nn.Linear(hidden_dim, 2 * hidden_dim), nn.GELU(), nn.Linear(2 * hidden_dim, hidden_dim)
+        )
+
 
 class Block(nn.Module):
     "Attention and feed-forward, each with a residual and a norm after it: x (b t h), mask (b t) → (b t h)."
+
     def __init__(self, hidden_dim, num_heads, dropout):
         super().__init__()
         self.attention, self.feed_forward = Attention(hidden_dim, num_heads), FeedForward(hidden_dim)
@@ -62,18 +72,24 @@ class Block(nn.Module):
         x = self.norm_attention(x + self.dropout(self.attention(x, mask)))
         return self.norm_feed_forward(x + self.dropout(self.feed_forward(x)))
 
+
 class Stack(nn.ModuleList):
     "`num_layers` blocks, one after another."
+
     def __init__(self, config):
-        super().__init__(Block(config.hidden_dim, config.num_heads, config.dropout) for _ in range(config.num_layers))
+        super().__init__(
+            Block(config.hidden_dim, config.num_heads, config.dropout) for _ in range(config.num_layers)
+        )
 
     def forward(self, x, mask):
-        for block in self: x = block(x, mask)
+        for block in self:
+            x = block(x, mask)
         return x
 
 # %% ../../nbs/2_encoders/10_encoder.ipynb #2d13eb3a
 class PreNormBlock(nn.Module):
     "Norm, attention, residual; norm, feed-forward, residual: x (b t h) → (b t h). What follows x is handed to `attention`."
+
     def __init__(self, hidden_dim, num_heads, dropout, attention=Attention):
         super().__init__()
         self.attention, self.feed_forward = attention(hidden_dim, num_heads), FeedForward(hidden_dim)
@@ -85,37 +101,45 @@ class PreNormBlock(nn.Module):
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
 
 # %% ../../nbs/2_encoders/10_encoder.ipynb #63d64902
-def first_token(tokens, mask)->torch.Tensor: return tokens[:, 0]                                     # b t h → b h
+def first_token(tokens, mask) -> torch.Tensor:
+    return tokens[:, 0]  # b t h → b h
 
-def mean_token(tokens, mask)->torch.Tensor: return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # b t h → b h
 
-def mean_and_last(tokens, mask, visits)->torch.Tensor:
+def mean_token(tokens, mask) -> torch.Tensor:
+    return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # b t h → b h
+
+
+def mean_and_last(tokens, mask, visits) -> torch.Tensor:
     "Half the mean of all real tokens, half the mean of those of the last visit: b t h → b h. `visits` (b t) as `Batch.visit_order`."
     last = mask & (visits == visits.amax(1, keepdim=True))
-    share = mask / mask.sum(1, keepdim=True) + last / last.sum(1, keepdim=True)              # b t
+    share = mask / mask.sum(1, keepdim=True) + last / last.sum(1, keepdim=True)  # b t
     return torch.einsum("bth,bt->bh", tokens, share.to(tokens.dtype) / 2)
 
 # %% ../../nbs/2_encoders/10_encoder.ipynb #09b3a10f
 @torch.no_grad()
-def encode(encoder, loader)->tuple:
+def encode(encoder, loader) -> tuple:
     "Subject ids (n) and patient vectors (n h) of a loader's windows, in its order, as arrays; nothing drops out."
     device, was = next(encoder.parameters()).device, encoder.training
     encoder.eval()
-    try: parts = [(b.subject_id.numpy(), encoder(b.to(device)).patient.float().cpu().numpy()) for b in loader]
-    finally: encoder.train(was)
+    try:
+        parts = [(b.subject_id.numpy(), encoder(b.to(device)).patient.float().cpu().numpy()) for b in loader]
+    finally:
+        encoder.train(was)
     return tuple(np.concatenate(x) for x in zip(*parts))
 
 # %% ../../nbs/2_encoders/10_encoder.ipynb #795d141e
 class MeanPooled(nn.Module):
     "An encoder as it is, but for the patient: the mean of all real tokens."
+
     def __init__(self, encoder):
         super().__init__()
         self.encoder, self.config = encoder, encoder.config
 
     @property
-    def code_embedding(self)->nn.Embedding: return self.encoder.code_embedding
+    def code_embedding(self) -> nn.Embedding:
+        return self.encoder.code_embedding
 
-    def forward(self, batch)->Encoded:
+    def forward(self, batch) -> Encoded:
         tokens = self.encoder(batch).tokens
         return Encoded(tokens, mean_token(tokens, batch.mask))
 
@@ -125,39 +149,57 @@ def initialise(model, matrices=0.05, tables=0.1, context=0.01):
     for m in model.modules():
         if isinstance(m, nn.Linear):
             nn.init.normal_(m.weight, std=matrices)
-            if m.bias is not None: nn.init.zeros_(m.bias)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
         if isinstance(m, nn.Embedding):
             nn.init.normal_(m.weight, std=context if isinstance(m, Table) else tables)
-            if m.padding_idx is not None: m.weight.data[m.padding_idx].zero_()
+            if m.padding_idx is not None:
+                m.weight.data[m.padding_idx].zero_()
 
-def parameter_count(*modules, embedding=True)->int:
+
+def parameter_count(*modules, embedding=True) -> int:
     "Learnt numbers in `modules`, shared ones once; without embedding tables if asked."
-    tables = {id(p) for m in modules for e in m.modules() if isinstance(e, nn.Embedding) for p in e.parameters()}
+    tables = {
+        id(p) for m in modules for e in m.modules() if isinstance(e, nn.Embedding) for p in e.parameters()
+    }
     unique = {id(p): p.numel() for m in modules for p in m.parameters()}
     return sum(n for i, n in unique.items() if embedding or i not in tables)
 
 # %% ../../nbs/2_encoders/10_encoder.ipynb #80ca5a76
-ENCODERS = {"behrt": "ehrseq.encoders.behrt:BEHRT", "transformer": "ehrseq.encoders.transformer:Transformer", "lstm": "ehrseq.encoders.lstm:LSTM",
-            "med2vec": "ehrseq.encoders.med2vec:Med2Vec", "hierarchical": "ehrseq.encoders.hierarchical:Hierarchical"}
+ENCODERS = {
+    "behrt": "ehrseq.encoders.behrt:BEHRT",
+    "transformer": "ehrseq.encoders.transformer:Transformer",
+    "lstm": "ehrseq.encoders.lstm:LSTM",
+    "med2vec": "ehrseq.encoders.med2vec:Med2Vec",
+    "hierarchical": "ehrseq.encoders.hierarchical:Hierarchical",
+}
+
 
 def encoder_class(
-    name: str, # of the registry, or "package.module:Class", which is imported only if it is trusted
-    trust: bool | str | tuple = False, # True: any class; or the names of those that may be imported
+    name: str,  # of the registry, or "package.module:Class", which is imported only if it is trusted
+    trust: bool | str | tuple = False,  # True: any class; or the names of those that may be imported
 ) -> type[nn.Module]:
     """The encoder class of that name.
     Raises `ValueError` for one that is unknown, not trusted, or no `nn.Module`."""
     if not isinstance(name, str):
         raise ValueError(f"encoder: found a {type(name).__name__}; expected a name.")
-    if ":" not in name: path = choose(name, ENCODERS, "encoder")
-    elif trust is True or name == trust or (isinstance(trust, tuple) and name in trust): path = name
+    if ":" not in name:
+        path = choose(name, ENCODERS, "encoder")
+    elif trust is True or name == trust or (isinstance(trust, tuple) and name in trust):
+        path = name
     else:
-        raise ValueError(f"encoder {name!r}: importing it runs code that is not part of ehrseq. "
-                         f"If you know whose it is, pass trust=True; else choose from: {', '.join(ENCODERS)}.")
+        raise ValueError(
+            f"encoder {name!r}: importing it runs code that is not part of ehrseq. "
+            f"If you know whose it is, pass trust=True; else choose from: {', '.join(ENCODERS)}."
+        )
     module, _, cls = path.partition(":")
-    try: found = getattr(import_module(module), cls)
+    try:
+        found = getattr(import_module(module), cls)
     except (ImportError, AttributeError, ValueError) as e:
         raise ValueError(f"encoder {name!r}: cannot import {cls} from {module} ({e}).") from None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"encoder {name!r}: found a {type(found).__name__}; "
-                         "expected a class derived from torch.nn.Module.")
+        raise ValueError(
+            f"encoder {name!r}: found a {type(found).__name__}; "
+            "expected a class derived from torch.nn.Module."
+        )
     return found

@@ -12,22 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..data.vocab import SEP
 from .attention import Attention, weights_and_mix
 from .embed import AgeEmbedding, Clock, CodeEmbedding
 from .encoder import Encoded, PreNormBlock, initialise, mean_and_last
-from ..data.vocab import SEP
 
 # %% ../../nbs/2_encoders/30_hierarchical.ipynb #00e59b88
 @dataclass(frozen=True)
 class Layout:
     "Where the tokens of visits are: in the batch, and side by side with their own visit's."
-    row: torch.Tensor      # n: row in the batch
-    column: torch.Tensor   # n: position in the window
-    visit: torch.Tensor    # n: 1, 2, … inside the window
-    groups: tuple          # (g l) indices into the n tokens, and (g l) which are real; one pair a length
-    back: torch.Tensor     # n: from the groups, end to end, to the order of the tokens
 
-def lay_out(batch, step=4)->Layout:
+    row: torch.Tensor  # n: row in the batch
+    column: torch.Tensor  # n: position in the window
+    visit: torch.Tensor  # n: 1, 2, … inside the window
+    groups: tuple  # (g l) indices into the n tokens, and (g l) which are real; one pair a length
+    back: torch.Tensor  # n: from the groups, end to end, to the order of the tokens
+
+
+def lay_out(batch, step=4) -> Layout:
     "The layout of a batch: visits grouped by length up to `step`, step², step³ … tokens."
     order = batch.visit_order
     row, column = (batch.mask & (order > 0)).nonzero().unbind(1)
@@ -39,7 +41,7 @@ def lay_out(batch, step=4)->Layout:
         mine = (count > low) & (count <= high)
         if mine.any():
             at = torch.arange(int(count[mine].max()), device=row.device)
-            real = at < count[mine][:, None]                                             # g l
+            real = at < count[mine][:, None]  # g l
             groups.append(((start[mine][:, None] + at).where(real, 0), real))
         low = high
     return Layout(row, column, visit, tuple(groups), torch.cat([i[r] for i, r in groups]).argsort())
@@ -47,29 +49,43 @@ def lay_out(batch, step=4)->Layout:
 # %% ../../nbs/2_encoders/30_hierarchical.ipynb #7c957366
 class InsideVisits(Attention):
     "Attention among the tokens of one visit: x (n h), layout, t → (n h)."
+
     def forward(self, x, layout, shape):
-        q, k, v = self.heads(x)                                                           # n heads d
-        parts, weights = [], None if self.tap is None else x.new_zeros(shape[0], self.num_heads, shape[1], shape[1])
+        q, k, v = self.heads(x)  # n heads d
+        parts, weights = (
+            [],
+            None if self.tap is None else x.new_zeros(shape[0], self.num_heads, shape[1], shape[1]),
+        )
         for index, real in layout.groups:
-            a, b, c = (y[index].transpose(1, 2) for y in (q, k, v))                       # g heads l d
-            if weights is None: mixed = F.scaled_dot_product_attention(a, b, c, attn_mask=real[:, None, None])
+            a, b, c = (y[index].transpose(1, 2) for y in (q, k, v))  # g heads l d
+            if weights is None:
+                mixed = F.scaled_dot_product_attention(a, b, c, attn_mask=real[:, None, None])
             else:
                 mixed, w = weights_and_mix(a, b, c, real[:, None, None])
                 g, i, j = (real[:, :, None] & real[:, None]).nonzero().unbind(1)
-                weights[layout.row[index[g, i]], :, layout.column[index[g, i]], layout.column[index[g, j]]] = w[g, :, i, j].detach()
+                weights[
+                    layout.row[index[g, i]], :, layout.column[index[g, i]], layout.column[index[g, j]]
+                ] = w[g, :, i, j].detach()
             parts.append(mixed.transpose(1, 2)[real])
-        if weights is not None: self.tap(weights)
+        if weights is not None:
+            self.tap(weights)
         return self.out(torch.cat(parts)[layout.back].flatten(1))
+
 
 class AcrossVisits(Attention):
     "Attention among `[CLS]` and visits: x (b 1+v h). Weights are shown at the visits' `[SEP]`, `places` (b 1+v), in windows of `t`."
+
     def forward(self, x, mask, angles, places, t):
         tap = self.tap
-        if tap is not None: self.tap = lambda w: tap(spread(w, mask, places, t))
-        try: return super().forward(x, mask, angles)
-        finally: self.tap = tap
+        if tap is not None:
+            self.tap = lambda w: tap(spread(w, mask, places, t))
+        try:
+            return super().forward(x, mask, angles)
+        finally:
+            self.tap = tap
 
-def spread(weights, mask, places, t)->torch.Tensor:
+
+def spread(weights, mask, places, t) -> torch.Tensor:
     "Weights among visits (b n 1+v 1+v) → among the tokens that stand for them (b n t t)."
     out = weights.new_zeros(*weights.shape[:2], t, t)
     b, i, j = (mask[:, :, None] & mask[:, None]).nonzero().unbind(1)
@@ -79,53 +95,85 @@ def spread(weights, mask, places, t)->torch.Tensor:
 # %% ../../nbs/2_encoders/30_hierarchical.ipynb #09876b4d
 class Hierarchical(nn.Module):
     "Attention inside visits, across visits, and inside again; `[SEP]` is the visit; the patient is the mean of the visits and the last of them."
+
     claims = ("code order",)
 
     def __init__(self, config):
         super().__init__()
         self.config, h = config, config.hidden_dim
         across = max(1, config.num_layers // 2)
-        blocks = lambda n, attention: nn.ModuleList(PreNormBlock(h, config.num_heads, config.dropout, attention) for _ in range(n))
+        blocks = lambda n, attention: nn.ModuleList(
+            PreNormBlock(h, config.num_heads, config.dropout, attention) for _ in range(n)
+        )
         self.code, self.age = CodeEmbedding(config.vocab_size, config.embedding_dim, h), AgeEmbedding(h)
         self.clock = Clock(h // config.num_heads // 2, config.max_seq_length)
-        self.up, self.across, self.down = blocks(max(1, config.num_layers - across - 1), InsideVisits), blocks(across, AcrossVisits), blocks(1, InsideVisits)
-        self.norm_in, self.norm_visit, self.norm_out, self.dropout = nn.LayerNorm(h), nn.LayerNorm(h), nn.LayerNorm(h), nn.Dropout(config.dropout)
+        self.up, self.across, self.down = (
+            blocks(max(1, config.num_layers - across - 1), InsideVisits),
+            blocks(across, AcrossVisits),
+            blocks(1, InsideVisits),
+        )
+        self.norm_in, self.norm_visit, self.norm_out, self.dropout = (
+            nn.LayerNorm(h),
+            nn.LayerNorm(h),
+            nn.LayerNorm(h),
+            nn.Dropout(config.dropout),
+        )
         initialise(self)
 
     @property
-    def code_embedding(self)->nn.Embedding: return self.code.table
+    def code_embedding(self) -> nn.Embedding:
+        return self.code.table
 
     def _storeys(self, batch):
         "Tokens (n h) after the way up, visits (b 1+v h) after the way across, the layout, and which visits are real."
-        x, layout, shape = self.dropout(self.norm_in(self.code(batch.codes) + self.age(batch.ages))), lay_out(batch), batch.codes.shape
+        x, layout, shape = (
+            self.dropout(self.norm_in(self.code(batch.codes) + self.age(batch.ages))),
+            lay_out(batch),
+            batch.codes.shape,
+        )
         first, x = x[:, 0], x[layout.row, layout.column]
-        for block in self.up: x = block(x, layout, shape)
+        for block in self.up:
+            x = block(x, layout, shape)
         ends = batch.codes[layout.row, layout.column] == SEP
         row, column, visit = layout.row[ends], layout.column[ends], layout.visit[ends]
-        places = row.new_zeros(len(batch), int(visit.max()) + 1).index_put((row, visit), column)      # b 1+v
+        places = row.new_zeros(len(batch), int(visit.max()) + 1).index_put((row, visit), column)  # b 1+v
         real = places.new_zeros(places.shape).index_put((row, visit), torch.ones_like(row)).bool()
         real[:, 0] = True
         own = x.new_zeros(*places.shape, x.shape[-1]).index_put((row, visit), x[ends])
-        visits = own.index_put((torch.arange(len(batch), device=x.device), torch.zeros(len(batch), dtype=torch.long, device=x.device)), first)
-        angles = self.clock(torch.arange(places.shape[1], device=x.device).expand_as(places), batch.days.gather(1, places))
-        for block in self.across: visits = block(visits, real, angles, places, shape[1])
+        visits = own.index_put(
+            (
+                torch.arange(len(batch), device=x.device),
+                torch.zeros(len(batch), dtype=torch.long, device=x.device),
+            ),
+            first,
+        )
+        angles = self.clock(
+            torch.arange(places.shape[1], device=x.device).expand_as(places), batch.days.gather(1, places)
+        )
+        for block in self.across:
+            visits = block(visits, real, angles, places, shape[1])
         return x, visits, own[:, 1:], layout, real
 
-    def visit_vectors(self, batch)->tuple:
+    def visit_vectors(self, batch) -> tuple:
         "What each visit holds, before it knows of the others (b v h), and which are real (b v)."
         _, _, own, _, real = self._storeys(batch)
         return own, real[:, 1:]
 
-    def forward(self, batch)->Encoded:
+    def forward(self, batch) -> Encoded:
         x, visits, _, layout, real = self._storeys(batch)
         x = x + self.norm_visit(visits)[layout.row, layout.visit]
-        for block in self.down: x = block(x, layout, batch.codes.shape)
+        for block in self.down:
+            x = block(x, layout, batch.codes.shape)
         visits = self.norm_out(visits)
-        patient = mean_and_last(visits, real, torch.arange(real.shape[1], device=x.device) * real)             # b 1+v h → b h
-        tokens = x.new_zeros(*batch.codes.shape, x.shape[-1]).index_put((layout.row, layout.column), self.norm_out(x))
+        patient = mean_and_last(
+            visits, real, torch.arange(real.shape[1], device=x.device) * real
+        )  # b 1+v h → b h
+        tokens = x.new_zeros(*batch.codes.shape, x.shape[-1]).index_put(
+            (layout.row, layout.column), self.norm_out(x)
+        )
         return Encoded(torch.cat([patient[:, None], tokens[:, 1:]], 1), patient)
 
 # %% ../../nbs/2_encoders/30_hierarchical.ipynb #7b3d177c
-def places_used(layout)->int:
+def places_used(layout) -> int:
     "Places in all groups: what attention inside visits is computed over."
     return sum(index.numel() for index, _ in layout.groups)

@@ -16,21 +16,34 @@ from .encoder import Encoded, initialise
 # %% ../../nbs/2_encoders/35_lstm.ipynb #a11fea39
 class LSTM(nn.Module):
     "Bidirectional LSTM over packed tokens; the patient is the last state of either direction."
+
     def __init__(self, config):
         super().__init__()
         self.config, h = config, config.hidden_dim
-        self.code, self.age, self.gap = CodeEmbedding(config.vocab_size, config.embedding_dim, h), AgeEmbedding(h), nn.Linear(1, h, bias=False)
+        self.code, self.age, self.gap = (
+            CodeEmbedding(config.vocab_size, config.embedding_dim, h),
+            AgeEmbedding(h),
+            nn.Linear(1, h, bias=False),
+        )
         self.norm, self.dropout = nn.LayerNorm(h), nn.Dropout(config.dropout)
-        self.layers = nn.LSTM(h, h // 2, config.num_layers, batch_first=True, bidirectional=True, dropout=config.dropout if config.num_layers > 1 else 0.0)
+        self.layers = nn.LSTM(
+            h,
+            h // 2,
+            config.num_layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=config.dropout if config.num_layers > 1 else 0.0,
+        )
         initialise(self)
 
     @property
-    def code_embedding(self)->nn.Embedding: return self.code.table
+    def code_embedding(self) -> nn.Embedding:
+        return self.code.table
 
-    def forward(self, batch)->Encoded:
+    def forward(self, batch) -> Encoded:
         gap = batch.days.diff(dim=1, prepend=batch.days[:, :1]).clamp(min=0).log1p()[..., None].float()
-        x = self.dropout(self.norm(self.code(batch.codes) + self.age(batch.ages) + self.gap(gap)))             # b t h
+        x = self.dropout(self.norm(self.code(batch.codes) + self.age(batch.ages) + self.gap(gap)))  # b t h
         packed = pack_padded_sequence(x, batch.mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
-        out, (last, _) = self.layers(packed)                                                                    # last: 2·layers b h/2
-        tokens, _ = pad_packed_sequence(out, batch_first=True, total_length=batch.codes.shape[1])               # b t h
+        out, (last, _) = self.layers(packed)  # last: 2·layers b h/2
+        tokens, _ = pad_packed_sequence(out, batch_first=True, total_length=batch.codes.shape[1])  # b t h
         return Encoded(self.dropout(tokens), self.dropout(torch.cat([last[-2], last[-1]], -1)))

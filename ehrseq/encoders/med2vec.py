@@ -9,13 +9,14 @@ __all__ = ['Med2Vec']
 import torch
 from torch import nn
 
+from ..data.vocab import PAD
 from .embed import MAX_AGE
 from .encoder import Encoded, initialise
-from ..data.vocab import PAD
 
 # %% ../../nbs/2_encoders/40_med2vec.ipynb #92966d9e
 class Med2Vec(nn.Module):
     "Med2Vec (Choi et al. 2016): visits as sums of codes. A token's vector is its visit's, so that a hidden code is guessed from the rest of its visit."
+
     claims = ("code order", "visit order")
 
     def __init__(self, config):
@@ -28,20 +29,28 @@ class Med2Vec(nn.Module):
         initialise(self)
 
     @property
-    def code_embedding(self)->nn.Embedding: return self.table
+    def code_embedding(self) -> nn.Embedding:
+        return self.table
 
-    def visit_vectors(self, batch)->tuple:
+    def visit_vectors(self, batch) -> tuple:
         "Visit vectors (b v h), visit 1 first, and which are real (b v)."
         order, v = batch.visit_order * batch.mask, int(batch.visits.max())
-        place = lambda x: torch.zeros(len(batch), v + 1, x.shape[-1], device=x.device, dtype=x.dtype).scatter_add(1, order[..., None].expand_as(x), x)
-        codes = place(self.table(batch.codes) * batch.eligible[..., None])[:, 1:]                            # b v d
+        place = lambda x: torch.zeros(
+            len(batch), v + 1, x.shape[-1], device=x.device, dtype=x.dtype
+        ).scatter_add(1, order[..., None].expand_as(x), x)
+        codes = place(self.table(batch.codes) * batch.eligible[..., None])[:, 1:]  # b v d
         real = batch.visits[..., None] > 0
-        age = (place(batch.ages[..., None] / MAX_AGE * real) / place(real.float()).clamp(min=1))[:, 1:]       # b v 1
+        age = (place(batch.ages[..., None] / MAX_AGE * real) / place(real.float()).clamp(min=1))[
+            :, 1:
+        ]  # b v 1
         u = torch.relu(self.dropout(codes) + self.bias)
         return torch.relu(self.visit(torch.cat([u, age], -1))), place(real.float())[:, 1:, 0] > 0
 
-    def forward(self, batch)->Encoded:
+    def forward(self, batch) -> Encoded:
         visits, real = self.visit_vectors(batch)
-        patient = (visits * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp(min=1)                   # b h
-        table = torch.cat([patient[:, None], visits], 1)                                                        # [CLS] carries the patient
-        return Encoded(table.gather(1, (batch.visit_order * batch.mask)[..., None].expand(-1, -1, table.shape[-1])), patient)
+        patient = (visits * real[..., None]).sum(1) / real.sum(1, keepdim=True).clamp(min=1)  # b h
+        table = torch.cat([patient[:, None], visits], 1)  # [CLS] carries the patient
+        return Encoded(
+            table.gather(1, (batch.visit_order * batch.mask)[..., None].expand(-1, -1, table.shape[-1])),
+            patient,
+        )

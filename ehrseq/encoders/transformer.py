@@ -15,6 +15,7 @@ from .encoder import Encoded, PreNormBlock, initialise, mean_and_last
 # %% ../../nbs/2_encoders/25_transformer.ipynb #2187c286
 class Transformer(nn.Module):
     "A pre-norm Transformer over codes and ages, its attention turned by visits and days; the patient is the mean of the history and of its last visit."
+
     claims = ("code order",)
 
     def __init__(self, config):
@@ -22,16 +23,24 @@ class Transformer(nn.Module):
         self.config, h = config, config.hidden_dim
         self.code, self.age = CodeEmbedding(config.vocab_size, config.embedding_dim, h), AgeEmbedding(h)
         self.clock = Clock(h // config.num_heads // 2, config.max_seq_length)
-        self.norm_in, self.norm_out, self.dropout = nn.LayerNorm(h), nn.LayerNorm(h), nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(PreNormBlock(h, config.num_heads, config.dropout) for _ in range(config.num_layers))
+        self.norm_in, self.norm_out, self.dropout = (
+            nn.LayerNorm(h),
+            nn.LayerNorm(h),
+            nn.Dropout(config.dropout),
+        )
+        self.blocks = nn.ModuleList(
+            PreNormBlock(h, config.num_heads, config.dropout) for _ in range(config.num_layers)
+        )
         initialise(self)
 
     @property
-    def code_embedding(self)->nn.Embedding: return self.code.table
+    def code_embedding(self) -> nn.Embedding:
+        return self.code.table
 
-    def forward(self, batch)->Encoded:
-        x = self.dropout(self.norm_in(self.code(batch.codes) + self.age(batch.ages)))   # b t h
-        angles = self.clock(batch.visit_order, batch.days)                              # b t d/2
-        for block in self.blocks: x = block(x, batch.mask, angles)
+    def forward(self, batch) -> Encoded:
+        x = self.dropout(self.norm_in(self.code(batch.codes) + self.age(batch.ages)))  # b t h
+        angles = self.clock(batch.visit_order, batch.days)  # b t d/2
+        for block in self.blocks:
+            x = block(x, batch.mask, angles)
         tokens = self.norm_out(x)
         return Encoded(tokens, mean_and_last(tokens, batch.mask, batch.visit_order))

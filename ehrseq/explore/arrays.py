@@ -14,135 +14,199 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .attribution import attention
 from ..data.batch import Loader
-from ..encoders.encoder import encode
-from ..registry import choose
 from ..data.vocab import FIRST_CODE, MASK, UNK
+from ..encoders.encoder import encode
+from .attribution import attention
+from ..registry import choose
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #8303a72c
-def patient_vectors(encoder, cohort, split="all", batch_size=64)->pd.DataFrame:
+def patient_vectors(encoder, cohort, split="all", batch_size=64) -> pd.DataFrame:
     "subject_id, split and vector of each patient's most recent window, in the order of subject_id."
-    ids, found = encode(encoder, Loader(cohort.sequences, cohort.rows(split), encoder.config.max_seq_length, batch_size, recent=True))
+    ids, found = encode(
+        encoder,
+        Loader(cohort.sequences, cohort.rows(split), encoder.config.max_seq_length, batch_size, recent=True),
+    )
     splits = cohort.subjects.set_index("subject_id")["split"]
     frame = pd.DataFrame({"subject_id": ids, "split": splits.reindex(ids).to_numpy(), "vector": list(found)})
     return frame.sort_values("subject_id", ignore_index=True)
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #6caa97e1
-def history(batch, row, vocab, weights=None)->pd.DataFrame:
+def history(batch, row, vocab, weights=None) -> pd.DataFrame:
     "The tokens of one window: position, visit, age, day, kind, code, name and weight; `[CLS]` and `[SEP]` left out."
     n = int(batch.mask[row].sum())
     ids = batch.codes[row, :n].numpy()
-    frame = pd.DataFrame({"position": range(n), "visit": batch.visits[row, :n], "age": batch.ages[row, :n], "day": batch.days[row, :n], "kind": np.where(ids == UNK, "unknown", vocab.kinds_of(ids)),
-                          "code": vocab.decode(ids), "name": vocab.names(ids), "weight": np.ones(n) if weights is None else np.asarray(weights)[:n]})
+    frame = pd.DataFrame(
+        {
+            "position": range(n),
+            "visit": batch.visits[row, :n],
+            "age": batch.ages[row, :n],
+            "day": batch.days[row, :n],
+            "kind": np.where(ids == UNK, "unknown", vocab.kinds_of(ids)),
+            "code": vocab.decode(ids),
+            "name": vocab.names(ids),
+            "weight": np.ones(n) if weights is None else np.asarray(weights)[:n],
+        }
+    )
     return frame[frame["visit"] > 0].reset_index(drop=True)
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #90623d66
-def most_varied(batch, vocab, among=None)->int:
+def most_varied(batch, vocab, among=None) -> int:
     "The row with the most distinct codes × kinds × visits (at most ten); `among` (b) restricts the choice."
-    score = [len(set(f["code"])) * f["kind"].nunique() * min(10, f["visit"].max()) for f in (history(batch, r, vocab) for r in range(len(batch)))]
+    score = [
+        len(set(f["code"])) * f["kind"].nunique() * min(10, f["visit"].max())
+        for f in (history(batch, r, vocab) for r in range(len(batch)))
+    ]
     return int(np.argmax(np.array(score) * (1 if among is None else np.asarray(among) + 1e-9)))
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #6762ed36
 PROJECTIONS = ("umap", "tsne", "pca")
 
+
 def _umap():
     "UMAP, with all that it compiles kept on disk: otherwise each new process compiles for ten seconds and more."
     import umap
     from numba.core.dispatcher import Dispatcher
-    for f in (f for module in (umap.umap_, umap.layouts) for f in vars(module).values() if isinstance(f, Dispatcher)): f.enable_caching()
+
+    for f in (
+        f for module in (umap.umap_, umap.layouts) for f in vars(module).values() if isinstance(f, Dispatcher)
+    ):
+        f.enable_caching()
     return umap.UMAP
 
-def project(vectors, method="umap", seed=0, neighbours=15)->np.ndarray:
+
+def project(vectors, method="umap", seed=0, neighbours=15) -> np.ndarray:
     "Vectors (n h) → places on a map (n 2), by `umap`, `tsne` or `pca`. Fewer than ten patients: always PCA."
     choose(method, dict.fromkeys(PROJECTIONS), "projection")
     x = np.asarray(vectors, np.float32)
     if method == "pca" or len(x) < 10:
         from sklearn.decomposition import PCA
+
         return PCA(2, random_state=seed).fit_transform(x) if len(x) > 2 else np.zeros((len(x), 2))
     if method == "tsne":
         from sklearn.manifold import TSNE
+
         return TSNE(2, init="pca", perplexity=min(30, (len(x) - 1) / 3), random_state=seed).fit_transform(x)
     import warnings
+
     from sklearn.neighbors import NearestNeighbors
+
     k = min(neighbours, len(x) - 1)
     distance, index = NearestNeighbors(n_neighbors=k).fit(x).kneighbors(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _umap()(n_neighbors=k, random_state=seed, precomputed_knn=(index.astype(np.int32), distance)).fit_transform(x)
+        return _umap()(
+            n_neighbors=k, random_state=seed, precomputed_knn=(index.astype(np.int32), distance)
+        ).fit_transform(x)
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #cf1c71e6
 @dataclass(frozen=True)
 class Projection:
     "Patients on a map: vectors (n h), points (n 2), and where other vectors would lie."
+
     vectors: np.ndarray
     points: np.ndarray
     method: str
 
-    def place(self, vectors)->np.ndarray:
+    def place(self, vectors) -> np.ndarray:
         "Vectors (m h) → points (m 2)."
-        return self._axes.transform(vectors) if self._axes is not None else self._among(*neighbours(self.vectors, vectors, 5))
+        return (
+            self._axes.transform(vectors)
+            if self._axes is not None
+            else self._among(*neighbours(self.vectors, vectors, 5))
+        )
 
     @cached_property
     def _axes(self):
         from sklearn.decomposition import PCA
-        return PCA(2, random_state=0).fit(self.vectors) if self.method == "pca" and len(self.vectors) > 2 else None
+
+        return (
+            PCA(2, random_state=0).fit(self.vectors)
+            if self.method == "pca" and len(self.vectors) > 2
+            else None
+        )
 
     def _among(self, index, distance):
         near = 1 / (distance + 1e-9)
         return np.einsum("mkd,mk->md", self.points[index], near / near.sum(1, keepdims=True))
 
     @cached_property
-    def error(self)->float:
+    def error(self) -> float:
         "Median distance from a patient's point to where it is put without itself, as a share of the map's spread (the root mean square distance from its centre)."
-        if self._axes is not None: return 0.0
+        if self._axes is not None:
+            return 0.0
         index, distance = neighbours(self.vectors, self.vectors, 6)
         apart = np.linalg.norm(self._among(index[:, 1:], distance[:, 1:]) - self.points, axis=1)
         return float(np.median(apart) / np.sqrt(((self.points - self.points.mean(0)) ** 2).sum(1).mean()))
 
-def neighbours(vectors, query, k=10)->tuple:
+
+def neighbours(vectors, query, k=10) -> tuple:
     "Of each query (m h), the k nearest of `vectors` (n h): index and Euclidean distance, (m k) each, nearest first."
     from sklearn.neighbors import NearestNeighbors
+
     distance, index = NearestNeighbors(n_neighbors=min(k, len(vectors))).fit(vectors).kneighbors(query)
     return index, distance
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #a5420ce8
-def shared(cohort, one, other)->dict:
+def shared(cohort, one, other) -> dict:
     "Names of codes of two subjects: `both`, `only one`, `only other`; those that fewest patients have first."
     s = cohort.sequences
     row = {i: r for r, i in enumerate(s.subject_id.tolist())}
     a, b = (set(s.patient(row[i])["code"].tolist()) - set(range(FIRST_CODE)) for i in (one, other))
-    name = lambda ids: list(dict.fromkeys(cohort.vocab.names(sorted(ids, reverse=True))))                # ids go by frequency
+    name = lambda ids: list(
+        dict.fromkeys(cohort.vocab.names(sorted(ids, reverse=True)))
+    )  # ids go by frequency
     return {"both": name(a & b), "only one": name(a - b), "only other": name(b - a)}
 
-def neighbourhood_overlap(one, other, k=10)->np.ndarray:
+
+def neighbourhood_overlap(one, other, k=10) -> np.ndarray:
     "Of each patient, the share of its k nearest by vectors `one` (n h) that are among its k nearest by `other` (n h'): (n)."
     a, b = (neighbours(v, v, k + 1)[0] for v in (one, other))
     mine = lambda index: [set(row.tolist()) - {i} for i, row in enumerate(index)]
     return np.array([len(p & q) / k for p, q in zip(mine(a), mine(b))])
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #15fd5706
-def what_next(encoder, objective, history, vocab, most=8)->pd.DataFrame:
+def what_next(encoder, objective, history, vocab, most=8) -> pd.DataFrame:
     "code, name, kind, p of the likeliest codes after (`nvp`) or in (`mlm`) the last visit of a `History`. Raises `ValueError` for an objective without an opinion."
     parts, length = objective.parts, encoder.config.max_seq_length
     with torch.no_grad():
-        if "nvp" in parts: p = parts["nvp"].logits(encoder, encoder(history.batch(length))).sigmoid()[0]
+        if "nvp" in parts:
+            p = parts["nvp"].logits(encoder, encoder(history.batch(length))).sigmoid()[0]
         elif "mlm" in parts:
             hidden = history.add(MASK, int(history.visit.max())).batch(length)
             p = parts["mlm"].logits(encoder, encoder(hidden), (hidden.codes == MASK).nonzero())[0].clone()
-            p[history.code[history.visit == history.visit.max()]] = float("-inf")                              # what is there already
+            p[history.code[history.visit == history.visit.max()]] = float("-inf")  # what is there already
             p = p.softmax(0)
-        else: raise ValueError(f"{objective.name} foretells no codes; pre-train with mlm or nvp, or a sum with one of them.")
-    p[:FIRST_CODE], p[len(vocab):] = 0, 0
+        else:
+            raise ValueError(
+                f"{objective.name} foretells no codes; pre-train with mlm or nvp, or a sum with one of them."
+            )
+    p[:FIRST_CODE], p[len(vocab) :] = 0, 0
     ids = p.argsort(descending=True)[:most].numpy()
-    return pd.DataFrame({"code": vocab.decode(ids), "name": vocab.names(ids), "kind": vocab.kinds_of(ids), "p": p.numpy()[ids]})
+    return pd.DataFrame(
+        {
+            "code": vocab.decode(ids),
+            "name": vocab.names(ids),
+            "kind": vocab.kinds_of(ids),
+            "p": p.numpy()[ids],
+        }
+    )
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #72837c7b
-def facts(cohort, subject_id)->pd.DataFrame:
+def facts(cohort, subject_id) -> pd.DataFrame:
     "disease, age at the last visit, sex, split and number of codes of the given subjects."
     from ehrseq.scores.metrics import main_disease
+
     s, people = cohort.sequences, cohort.subjects.set_index("subject_id")
     n = np.diff(s.offsets)
     age = np.where(n > 0, s.age_days[np.maximum(s.offsets[1:] - 1, 0)] / 365.25, np.nan)
-    frame = pd.DataFrame({"disease": main_disease(cohort), "age": np.floor(age), "sex": people["sex"], "split": people["split"], "codes": n})
+    frame = pd.DataFrame(
+        {
+            "disease": main_disease(cohort),
+            "age": np.floor(age),
+            "sex": people["sex"],
+            "split": people["split"],
+            "codes": n,
+        }
+    )
     return frame.reindex(subject_id).rename_axis("subject_id").reset_index()

@@ -13,51 +13,64 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..encoders.attention import Attention, record
 from ..data.batch import Batch, keep_codes
-from ..registry import choose
 from ..data.vocab import CLS, FIRST_CODE, MASK, SEP, UNK
+from ..encoders.attention import Attention, record
+from ..registry import choose
 
 # %% ../../nbs/7_explore/05_attribution.ipynb #d1a0241e
-def attention(encoder, batch)->np.ndarray:
+def attention(encoder, batch) -> np.ndarray:
     "Attention weights of a batch: (b layers heads t t); row asks, column is asked."
-    with torch.no_grad(), record(encoder) as taps: encoder(batch.to(next(encoder.parameters()).device))
-    if not taps: raise ValueError(f"{type(encoder).__name__} has no attention layer to look at.")
+    with torch.no_grad(), record(encoder) as taps:
+        encoder(batch.to(next(encoder.parameters()).device))
+    if not taps:
+        raise ValueError(f"{type(encoder).__name__} has no attention layer to look at.")
     return torch.stack(list(taps.values()), 1).float().cpu().numpy()
 
-def rollout(weights)->np.ndarray:
+
+def rollout(weights) -> np.ndarray:
     "Attention of one window (layers heads t t) → how much of each token (column) reaches each token (row) through all layers: (t t)."
     out = np.eye(weights.shape[-1])
-    for layer in np.asarray(weights, float).mean(1): out = (0.5 * layer + 0.5 * np.eye(len(layer))) @ out
+    for layer in np.asarray(weights, float).mean(1):
+        out = (0.5 * layer + 0.5 * np.eye(len(layer))) @ out
     return out
 
 # %% ../../nbs/7_explore/05_attribution.ipynb #b5f7f62b
-def occlusion(encoder, window, score=None)->np.ndarray:
+def occlusion(encoder, window, score=None) -> np.ndarray:
     "By token of a window (`Batch` of one): how far the patient vector moves without it, as a share of its length; or how much `score` falls. (t); 0 where there is no code."
     at = (window.visits[0] > 0).nonzero()[:, 0]
     out = np.zeros(window.codes.shape[1])
-    if len(at) < 2: return out
+    if len(at) < 2:
+        return out
     without = keep_codes(window[[0] * len(at)], torch.arange(len(out)) != at[:, None])
-    with torch.no_grad(): whole, without = encoder(window).patient, encoder(without).patient
-    out[at] = (score(whole) - score(without) if score else (without - whole).norm(dim=1) / whole.norm()).numpy()
+    with torch.no_grad():
+        whole, without = encoder(window).patient, encoder(without).patient
+    out[at] = (
+        score(whole) - score(without) if score else (without - whole).norm(dim=1) / whole.norm()
+    ).numpy()
     return out
 
 # %% ../../nbs/7_explore/05_attribution.ipynb #76048e2f
-def integrated_gradients(encoder, window, score=None, steps=32)->np.ndarray:
+def integrated_gradients(encoder, window, score=None, steps=32) -> np.ndarray:
     "By token of a window (`Batch` of one): its share of the score's difference from the same window with every code unknown. (t)"
-    with torch.no_grad(): own = encoder(window).patient[0]
+    with torch.no_grad():
+        own = encoder(window).patient[0]
     score, path = score or (lambda v: v @ (own / own.norm())), []
     blank = window.replace(codes=torch.where(window.visits > 0, UNK, window.codes))
     table, share = encoder.code_embedding, ((torch.arange(steps) + 0.5) / steps)[:, None, None]
+
     def along(_module, _inputs, out):
-        start = torch.nn.functional.embedding(blank.codes, table.weight).to(out.dtype)        # 1 t d
-        path.append((start + share * (out[:1] - start)).detach().requires_grad_())           # steps t d
+        start = torch.nn.functional.embedding(blank.codes, table.weight).to(out.dtype)  # 1 t d
+        path.append((start + share * (out[:1] - start)).detach().requires_grad_())  # steps t d
         return path[-1]
+
     hook = table.register_forward_hook(along)
     try:
-        with torch.enable_grad(): total = score(encoder(window[[0] * steps]).patient).sum()
-        gradient, = torch.autograd.grad(total, path[0])
-    finally: hook.remove()
+        with torch.enable_grad():
+            total = score(encoder(window[[0] * steps]).patient).sum()
+        (gradient,) = torch.autograd.grad(total, path[0])
+    finally:
+        hook.remove()
     way = table(window.codes) - table(blank.codes)
     return (gradient.mean(0, keepdim=True) * way).sum(-1)[0].detach().numpy()
 
@@ -68,28 +81,43 @@ def randomised(encoder, seed=0):
         torch.manual_seed(seed)
         return type(encoder)(encoder.config).eval()
 
-METHODS = {"attention from [CLS]": lambda e, w: attention(e, w)[0, -1].mean(0)[0], "rollout": lambda e, w: rollout(attention(e, w)[0])[0],
-        "occlusion": occlusion, "integrated gradients": lambda e, w: np.abs(integrated_gradients(e, w))}
 
-def methods_of(encoder)->list:
+METHODS = {
+    "attention from [CLS]": lambda e, w: attention(e, w)[0, -1].mean(0)[0],
+    "rollout": lambda e, w: rollout(attention(e, w)[0])[0],
+    "occlusion": occlusion,
+    "integrated gradients": lambda e, w: np.abs(integrated_gradients(e, w)),
+}
+
+
+def methods_of(encoder) -> list:
     "Those of `METHODS` that an encoder can answer: without an attention layer, two of them."
     attends = any(isinstance(m, Attention) for m in encoder.modules())
     return [m for m in METHODS if attends or m in ("occlusion", "integrated gradients")]
 
-def attribution(encoder, window, method="occlusion")->np.ndarray:
-    "Of each token of a window (`Batch` of one), by one of `METHODS`: how much it mattered, not negative. (t); of special tokens 0."
-    return np.where(window.visits[0].numpy() > 0, choose(method, METHODS, "attribution")(encoder, window), 0.0)
 
-def sanity_check(encoder, window, seed=0)->pd.Series:
+def attribution(encoder, window, method="occlusion") -> np.ndarray:
+    "Of each token of a window (`Batch` of one), by one of `METHODS`: how much it mattered, not negative. (t); of special tokens 0."
+    return np.where(
+        window.visits[0].numpy() > 0, choose(method, METHODS, "attribution")(encoder, window), 0.0
+    )
+
+
+def sanity_check(encoder, window, seed=0) -> pd.Series:
     "By method: the rank correlation of what it says of this encoder with what it says of the same one with random weights."
     other, real = randomised(encoder, seed), window.visits[0].numpy() > 0
     rank = lambda e, method: pd.Series(attribution(e, window, method)[real]).rank()
-    return pd.Series({m: float(rank(encoder, m).corr(rank(other, m))) for m in methods_of(encoder)}, name="correlation with random weights", dtype=float)
+    return pd.Series(
+        {m: float(rank(encoder, m).corr(rank(other, m))) for m in methods_of(encoder)},
+        name="correlation with random weights",
+        dtype=float,
+    )
 
 # %% ../../nbs/7_explore/05_attribution.ipynb #b34ca09f
 @dataclass(frozen=True)
 class History:
     "The codes of one window, in the order drawn: code (ids), age (years), visit (1 …), day (since the window's first event), each (n). Every edit gives a new `History`."
+
     code: np.ndarray
     age: np.ndarray
     visit: np.ndarray
@@ -99,10 +127,16 @@ class History:
     @classmethod
     def of(cls, batch, row=0):
         real = (batch.visits[row] > 0).numpy()
-        return cls(*(x[row].numpy()[real] for x in (batch.codes, batch.ages, batch.visits, batch.days)), int(batch.subject_id[row]))
+        return cls(
+            *(x[row].numpy()[real] for x in (batch.codes, batch.ages, batch.visits, batch.days)),
+            int(batch.subject_id[row]),
+        )
 
-    def __len__(self): return len(self.code)
-    def __getitem__(self, keep): return replace(self, **{n: getattr(self, n)[keep] for n in ("code", "age", "visit", "day")})
+    def __len__(self):
+        return len(self.code)
+
+    def __getitem__(self, keep):
+        return replace(self, **{n: getattr(self, n)[keep] for n in ("code", "age", "visit", "day")})
 
     def _settled(self):
         "Visits in order of their days and numbered from 1, days from the first."
@@ -112,33 +146,50 @@ class History:
         return replace(s, visit=np.cumsum(new), day=s.day - s.day[0])
 
     def _visit(self, visit):
-        if visit not in self.visit: raise ValueError(f"there is no visit {visit}; this window has 1 … {self.visit.max()}.")
+        if visit not in self.visit:
+            raise ValueError(f"there is no visit {visit}; this window has 1 … {self.visit.max()}.")
         return self.visit == visit
 
     def without(self, *which):
         "Without the codes at these places (0 …)."
         keep = ~np.isin(np.arange(len(self)), which)
-        if not keep.any(): raise ValueError("nothing would be left of this history; keep at least one code.")
-        if len(which) and not all(0 <= w < len(self) for w in which): raise ValueError(f"no code at {which}; places are 0 … {len(self) - 1}.")
+        if not keep.any():
+            raise ValueError("nothing would be left of this history; keep at least one code.")
+        if len(which) and not all(0 <= w < len(self) for w in which):
+            raise ValueError(f"no code at {which}; places are 0 … {len(self) - 1}.")
         return self[keep]._settled()
 
-    def without_visit(self, visit): return self.without(*np.flatnonzero(self._visit(visit)))
+    def without_visit(self, visit):
+        return self.without(*np.flatnonzero(self._visit(visit)))
 
     def add(self, code, visit):
         "With one more code (an id; `[MASK]` asks what it would be), last in its visit."
         last = np.flatnonzero(self._visit(visit))[-1]
-        if code < FIRST_CODE and code != MASK: raise ValueError(f"{code} is no code of the vocabulary; ids of codes begin at {FIRST_CODE}.")
-        return replace(self, code=np.insert(self.code, last + 1, code), **{n: np.insert(getattr(self, n), last + 1, getattr(self, n)[last]) for n in ("age", "visit", "day")})
+        if code < FIRST_CODE and code != MASK:
+            raise ValueError(f"{code} is no code of the vocabulary; ids of codes begin at {FIRST_CODE}.")
+        return replace(
+            self,
+            code=np.insert(self.code, last + 1, code),
+            **{
+                n: np.insert(getattr(self, n), last + 1, getattr(self, n)[last])
+                for n in ("age", "visit", "day")
+            },
+        )
 
     def move(self, visit, days):
         "A visit so many days later (or, negative, earlier); the patient's age goes along."
         me = self._visit(visit)
-        return replace(self, day=self.day + days * me, age=np.maximum(0, self.age + np.where(me, int(np.floor(days / 365.25 + 0.5)), 0)))._settled()
+        return replace(
+            self,
+            day=self.day + days * me,
+            age=np.maximum(0, self.age + np.where(me, int(np.floor(days / 365.25 + 0.5)), 0)),
+        )._settled()
 
-    def batch(self, max_seq_length)->Batch:
+    def batch(self, max_seq_length) -> Batch:
         "A `Batch` of one, as the encoder reads it; the oldest visits leave if it has become too long."
         s = self
-        while 1 + len(s) + len(np.unique(s.visit)) > max_seq_length and len(np.unique(s.visit)) > 1: s = s.without_visit(int(s.visit.min()))
+        while 1 + len(s) + len(np.unique(s.visit)) > max_seq_length and len(np.unique(s.visit)) > 1:
+            s = s.without_visit(int(s.visit.min()))
         last = np.append(np.diff(s.visit) != 0, True)
         column = np.arange(len(s)) + s.visit
         t = len(s) + int(s.visit[-1]) + 1
@@ -146,4 +197,9 @@ class History:
         out["codes"][0, 0], out["codes"][0, column], out["codes"][0, column[last] + 1] = CLS, s.code, SEP
         out["ages"][0, column], out["visits"][0, column] = s.age, s.visit
         out["days"][0, column], out["days"][0, column[last] + 1] = s.day, s.day[last]
-        return Batch(**{n: torch.from_numpy(x) for n, x in out.items()}, positions=torch.arange(t)[None], mask=torch.ones(1, t, dtype=torch.bool), subject_id=torch.tensor([self.subject_id]))
+        return Batch(
+            **{n: torch.from_numpy(x) for n, x in out.items()},
+            positions=torch.arange(t)[None],
+            mask=torch.ones(1, t, dtype=torch.bool),
+            subject_id=torch.tensor([self.subject_id]),
+        )

@@ -16,71 +16,131 @@ import ipywidgets as W
 import pandas as pd
 import plotly.graph_objects as go
 
-from . import arrays, plots
 from ..data.folders import read_json, write_atomic
-from ..scores.disclosure import threshold
 from ..data.markup import Html, figures, fill, joined, page
+from . import arrays, plots
 from .plotly_widget import Plot
-from .widgets import AttentionView, Desk, GroupView, MapView, NeighboursView, PatientView, View, WhatIfView, as_html, button, on_change
+from ehrseq.explore.widgets import (
+    AttentionView,
+    Desk,
+    GroupView,
+    MapView,
+    NeighboursView,
+    PatientView,
+    View,
+    WhatIfView,
+    as_html,
+    button,
+    on_change,
+)
+from ..scores.disclosure import threshold
 
 # %% ../../nbs/7_explore/50_explorer.ipynb #0207eb69
 class OtherMapView(MapView):
     "The same patients by the desk's second run."
-    def shown(self): return self.desk.other, self.desk.frame.assign(**self.desk.elsewhere), None
+
+    def shown(self):
+        return self.desk.other, self.desk.frame.assign(**self.desk.elsewhere), None
+
     def make(self):
         super().make()
         a = self.desk.agreement()
-        self.box = W.VBox([W.HTML(fill("<p>Of a patient's ten nearest by the one run, {:.0%} are among its ten nearest by the other (by chance {:.1%}). What is chosen on one map is chosen on both.</p>", a.mean(), 10 / max(1, len(a) - 1))), self.box])
+        self.box = W.VBox(
+            [
+                W.HTML(
+                    fill(
+                        "<p>Of a patient's ten nearest by the one run, {:.0%} are among its ten nearest by the other (by chance {:.1%}). What is chosen on one map is chosen on both.</p>",
+                        a.mean(),
+                        10 / max(1, len(a) - 1),
+                    )
+                ),
+                self.box,
+            ]
+        )
 
 # %% ../../nbs/7_explore/50_explorer.ipynb #6a00864f
 class Training:
     "The curves of a run, alive while it trains: its `metrics.jsonl` is read every so many seconds until it is over. Display it, in a notebook beside the job."
+
     def __init__(self, folder, every=2.0):
-        self.folder, self.every, self.note, self.fig = Path(folder), every, W.HTML(), Plot(go.Figure(layout=dict(title_text="Training", height=360)))
+        self.folder, self.every, self.note, self.fig = (
+            Path(folder),
+            every,
+            W.HTML(),
+            Plot(go.Figure(layout=dict(title_text="Training", height=360))),
+        )
         self.box = W.VBox([self.note, self.fig])
-        if self.draw() == "running": threading.Thread(target=self._watch, daemon=True).start()
+        if self.draw() == "running":
+            threading.Thread(target=self._watch, daemon=True).start()
 
     def _ipython_display_(self):
         from IPython.display import display
+
         display(self.box)
 
     def _log(self):
         file = self.folder / "metrics.jsonl"
-        whole = file.read_text(encoding="utf-8").rpartition("\n")[0] if file.exists() else ""                  # the last line may be half written
+        whole = (
+            file.read_text(encoding="utf-8").rpartition("\n")[0] if file.exists() else ""
+        )  # the last line may be half written
         log = pd.read_json(io.StringIO(whole), lines=True) if whole else pd.DataFrame()
         return log if any(c.startswith("valid.") for c in log) else pd.DataFrame()
 
     def _watch(self):
-        while self.draw() == "running": time.sleep(self.every)
+        while self.draw() == "running":
+            time.sleep(self.every)
 
-    def draw(self)->str:
+    def draw(self) -> str:
         "Bring the curves up to date; the status of the run."
-        status = read_json(self.folder / "manifest.json")["status"] if (self.folder / "manifest.json").exists() else "not begun"
+        status = (
+            read_json(self.folder / "manifest.json")["status"]
+            if (self.folder / "manifest.json").exists()
+            else "not begun"
+        )
         log = self._log()
-        self.note.value = fill("<p>{}: {}{}</p>", self.folder, status, "" if len(log) else "; nothing logged yet")
-        if len(log): self.fig.show(plots.loss_curve(log))
+        self.note.value = fill(
+            "<p>{}: {}{}</p>", self.folder, status, "" if len(log) else "; nothing logged yet"
+        )
+        if len(log):
+            self.fig.show(plots.loss_curve(log))
         return status
 
 # %% ../../nbs/7_explore/50_explorer.ipynb #d4980141
 class TrainingView(View):
     "The training of the desk's run."
+
     def make(self):
         self.curves = Training(self.desk.run.file("metrics.jsonl").parent)
         self.box, self.figures = self.curves.box, (self.curves.fig,)
 
-    def draw(self): self.curves.draw()
+    def draw(self):
+        self.curves.draw()
 
 # %% ../../nbs/7_explore/50_explorer.ipynb #b4e4c800
 CSS = """<style>.ehrseq table{border-collapse:collapse;font-size:13px} .ehrseq td,.ehrseq th{border-bottom:1px solid #8886;padding:3px 8px;text-align:left;vertical-align:top;white-space:normal;max-width:22em}
 .ehrseq .alert{border-left:4px solid #D55E00;padding:6px 10px;margin:4px 0} .ehrseq .legend span{display:inline-block;margin-right:12px;font-size:12px} .ehrseq .legend i{display:inline-block;width:10px;height:10px;border-radius:5px;margin-right:4px;outline:1px solid #8888}
 .ehrseq-dark,.ehrseq-dark .widget-html-content,.ehrseq-dark .widget-label,.ehrseq-dark .lm-TabBar-tab,.ehrseq-dark .widget-tab-contents{background:#111!important;color:#eee!important} .ehrseq :focus-visible{outline:2px solid #0072B2;outline-offset:1px}</style>"""
 
+
 class Explorer:
     "Linked views of a run: map, patient, neighbours, what if (with the risks by `tuned` encoders, folders), attention, group, a second run (`other`, on the same cohort), training. Display it; `desk` is what it shows, `view` its widget."
+
     def __init__(self, run, other=None, method="umap", colour="disease", tuned=()):
-        self.desk, self.busy, self.seconds, self.seen, self.template = Desk(run, method, other, tuned), False, 0.0, None, "plotly_white"
+        self.desk, self.busy, self.seconds, self.seen, self.template = (
+            Desk(run, method, other, tuned),
+            False,
+            0.0,
+            None,
+            "plotly_white",
+        )
         self.notice, self.said, self.saved = W.HTML(), W.HTML(), W.HTML()
-        views = {"neighbours": NeighboursView, "what if": WhatIfView, "attention": AttentionView, "group": GroupView, **({"compare": OtherMapView} if other is not None else {})}
+        views = {
+            "neighbours": NeighboursView,
+            "what if": WhatIfView,
+            "attention": AttentionView,
+            "group": GroupView,
+            **({"compare": OtherMapView} if other is not None else {}),
+        }
         self.map, self.patient = MapView(self.desk, self.act), PatientView(self.desk, self.act)
         self.kinds, self.tab = views | {"training": TrainingView}, {}
         self.tabs = W.Tab([W.VBox() for _ in self.kinds], titles=list(self.kinds))
@@ -91,24 +151,34 @@ class Explorer:
 
     def _ipython_display_(self):
         from IPython.display import display
+
         display(self.view)
 
     def act(self, change):
         "Do something to the desk, then draw what can be seen. What goes wrong is shown."
-        if self.busy: return
+        if self.busy:
+            return
         self.busy, start = True, time.perf_counter()
         try:
             self.notice.value = ""
             change()
             self.draw()
-        except Exception as e: self.notice.value = fill("<div class=alert role=alert><b>{}</b>: {}<details><summary>details</summary><pre>{}</pre></details></div>", type(e).__name__, e, traceback.format_exc())
-        finally: self.busy, self.seconds = False, time.perf_counter() - start
+        except Exception as e:
+            self.notice.value = fill(
+                "<div class=alert role=alert><b>{}</b>: {}<details><summary>details</summary><pre>{}</pre></details></div>",
+                type(e).__name__,
+                e,
+                traceback.format_exc(),
+            )
+        finally:
+            self.busy, self.seconds = False, time.perf_counter() - start
 
     def opened(self, name):
         "The view in that tab; made when it is first wanted."
         if name not in self.tab:
             self.tab[name] = view = self.kinds[name](self.desk, self.act)
-            for f in view.figures: f.themed(self.template)
+            for f in view.figures:
+                f.themed(self.template)
             view.colour = self.colour.value
             self.tabs.children[list(self.kinds).index(name)].children = (view.box,)
         return self.tab[name]
@@ -120,50 +190,120 @@ class Explorer:
 
     def draw(self):
         group = self.desk.group
-        if group is not None and group != self.seen: self.show("group")
+        if group is not None and group != self.seen:
+            self.show("group")
         self.seen = group
         self.said.value = fill("<p aria-live=polite>{}</p>", self.desk.describe())
-        for view in (self.map, self.patient, self.opened(list(self.kinds)[self.tabs.selected_index or 0])): view.draw()
+        for view in (self.map, self.patient, self.opened(list(self.kinds)[self.tabs.selected_index or 0])):
+            view.draw()
 
-    def _pointed(self, place): self.act(lambda: self.show("what if").point(place))
+    def _pointed(self, place):
+        self.act(lambda: self.show("what if").point(place))
 
     def _searched(self, text):
-        if not text: return
+        if not text:
+            return
         one, many = self.desk.find(text)
         self.desk.select(one) if many is None else self.desk.choose(many)
 
     def _controls(self, method, colour):
         d, wide = self.desk, {"style": {"description_width": "initial"}}
-        self.method = on_change(W.Dropdown(options=arrays.PROJECTIONS, value=method, description="map", layout=W.Layout(width="140px"), **wide), lambda new: self.act(lambda: d.project(new)))
-        self.colour = on_change(W.Dropdown(options=d.columns, value=colour, description="coloured by", layout=W.Layout(width="210px"), **wide), lambda new: self.act(lambda: self._colour(new)))
-        self.search = on_change(W.Combobox(options=[*d.names, *map(str, d.ids[:2_000].tolist())], placeholder="a code, a name or a patient's number", description="find", continuous_update=False, layout=W.Layout(width="380px"), **wide), lambda new: self.act(lambda: self._searched(new)))
+        self.method = on_change(
+            W.Dropdown(
+                options=arrays.PROJECTIONS,
+                value=method,
+                description="map",
+                layout=W.Layout(width="140px"),
+                **wide,
+            ),
+            lambda new: self.act(lambda: d.project(new)),
+        )
+        self.colour = on_change(
+            W.Dropdown(
+                options=d.columns,
+                value=colour,
+                description="coloured by",
+                layout=W.Layout(width="210px"),
+                **wide,
+            ),
+            lambda new: self.act(lambda: self._colour(new)),
+        )
+        self.search = on_change(
+            W.Combobox(
+                options=[*d.names, *map(str, d.ids[:2_000].tolist())],
+                placeholder="a code, a name or a patient's number",
+                description="find",
+                continuous_update=False,
+                layout=W.Layout(width="380px"),
+                **wide,
+            ),
+            lambda new: self.act(lambda: self._searched(new)),
+        )
         self.everybody = button("everybody", "let go of the group", lambda: self.act(lambda: d.choose(None)))
-        self.dark = on_change(W.ToggleButton(description="dark", tooltip="dark or light", layout=W.Layout(width="80px")), self._themed)
-        self.save = button("save page", "these figures as one HTML file, beside the run", lambda: self.act(self._saved))
-        return W.HBox([self.method, self.colour, self.search, self.everybody, self.dark, self.save, self.saved], layout=W.Layout(flex_flow="row wrap"))
+        self.dark = on_change(
+            W.ToggleButton(description="dark", tooltip="dark or light", layout=W.Layout(width="80px")),
+            self._themed,
+        )
+        self.save = button(
+            "save page", "these figures as one HTML file, beside the run", lambda: self.act(self._saved)
+        )
+        return W.HBox(
+            [self.method, self.colour, self.search, self.everybody, self.dark, self.save, self.saved],
+            layout=W.Layout(flex_flow="row wrap"),
+        )
 
     def _colour(self, column):
-        for v in (self.map, *self.tab.values()): v.colour = column
+        for v in (self.map, *self.tab.values()):
+            v.colour = column
 
     def _laid_out(self, controls):
         half = W.Layout(width="50%", min_width="420px")
-        box = W.VBox([W.HTML(CSS), W.HTML(fill("<h3>{}</h3>", self.desk.run)), controls, self.notice, self.said, W.HBox([W.VBox([self.map.box], layout=half), W.VBox([self.patient.box], layout=half)], layout=W.Layout(flex_flow="row wrap")), self.tabs])
+        box = W.VBox(
+            [
+                W.HTML(CSS),
+                W.HTML(fill("<h3>{}</h3>", self.desk.run)),
+                controls,
+                self.notice,
+                self.said,
+                W.HBox(
+                    [W.VBox([self.map.box], layout=half), W.VBox([self.patient.box], layout=half)],
+                    layout=W.Layout(flex_flow="row wrap"),
+                ),
+                self.tabs,
+            ]
+        )
         box.add_class("ehrseq")
         return box
 
     @property
-    def figures(self)->list: return [f for v in (self.map, self.patient, *self.tab.values()) for f in v.figures]
+    def figures(self) -> list:
+        return [f for v in (self.map, self.patient, *self.tab.values()) for f in v.figures]
 
     def _themed(self, dark):
         self.template = "plotly_dark" if dark else "plotly_white"
-        for f in self.figures: f.themed(self.template)
+        for f in self.figures:
+            f.themed(self.template)
         (self.view.add_class if dark else self.view.remove_class)("ehrseq-dark")
 
-    def _saved(self): self.saved.value = fill("<span>saved: {}</span>", self.export(self.desk.run.folder / "explorer.html").resolve())
+    def _saved(self):
+        self.saved.value = fill(
+            "<span>saved: {}</span>", self.export(self.desk.run.folder / "explorer.html").resolve()
+        )
 
-    def export(self, path)->Path:
+    def export(self, path) -> Path:
         "The figures as they are now, as one HTML file that needs no network. It shows single patients, and says so unless they are the bundled sample's."
-        warning = Html("<p><b>Shows single patients: not to be passed on.</b></p>") if threshold(self.desk.cohort.report.public) else ""
-        shown = joined([warning, fill("<p>{}</p>", self.desk.describe()), *figures(f.fig for f in self.figures), as_html(self.desk.neighbours())])
+        warning = (
+            Html("<p><b>Shows single patients: not to be passed on.</b></p>")
+            if threshold(self.desk.cohort.report.public)
+            else ""
+        )
+        shown = joined(
+            [
+                warning,
+                fill("<p>{}</p>", self.desk.describe()),
+                *figures(f.fig for f in self.figures),
+                as_html(self.desk.neighbours()),
+            ]
+        )
         write_atomic(path, page("ehrseq explorer", "body{font-family:Helvetica,Arial,sans-serif}", shown))
         return Path(path)

@@ -55,8 +55,14 @@ export default { async render({ model, el }) {
 # %% ../../nbs/7_explore/30_plotly_widget.ipynb #53c32c13
 class Plot(anywidget.AnyWidget):
     "A Plotly figure that can be replaced (`show`), changed in part (`patch`), clicked and lassoed. `fig` is what it shows."
+
     _esm, spec, changes = ESM, traitlets.Unicode().tag(sync=True), traitlets.Unicode("{}").tag(sync=True)
-    clicked, selected, template = traitlets.List().tag(sync=True), traitlets.Dict().tag(sync=True), "plotly_white"
+    clicked, selected, template = (
+        traitlets.List().tag(sync=True),
+        traitlets.Dict().tag(sync=True),
+        "plotly_white",
+    )
+
     def __init__(self, fig):
         super().__init__()
         self.on_msg(lambda _w, content, _b: content == "plotly" and self.send({"plotly": get_plotlyjs()}))
@@ -66,14 +72,34 @@ class Plot(anywidget.AnyWidget):
         "Another figure in its place."
         self.fig = fig.update_layout(template=self.template)
         text = fig.to_json()
-        self.spec, self.changes = text.replace('"#000000"', '"#F0F0F0"') if "dark" in self.template else text, "{}"      # black on black
+        self.spec, self.changes = (
+            text.replace('"#000000"', '"#F0F0F0"') if "dark" in self.template else text,
+            "{}",
+        )  # black on black
 
     def patch(self, fig, traces):
         "From a figure that differs from the one shown in some of its traces (numbers) alone: those."
-        chosen, before = (getattr(f.data[0], "selectedpoints", None) for f in (fig, self.fig))                        # a density has none
+        chosen, before = (
+            getattr(f.data[0], "selectedpoints", None) for f in (fig, self.fig)
+        )  # a density has none
         self.fig = fig.update_layout(template=self.template)
-        self.changes = json.dumps(json.loads(self.changes) | {str(i): json.loads(fig.data[i].to_json()) if i else {"selectedpoints": chosen} for i in traces if i or chosen != before})
+        self.changes = json.dumps(
+            json.loads(self.changes)
+            | {
+                str(i): json.loads(fig.data[i].to_json()) if i else {"selectedpoints": chosen}
+                for i in traces
+                if i or chosen != before
+            }
+        )
 
-    def themed(self, template): self.template = template; self.show(self.fig)
-    def on_click(self, f): self.observe(lambda change: change["new"] and f(*change["new"][:2]), "clicked")       # trace, point
-    def on_select(self, f): self.observe(lambda change: f(change["new"].get("points")), "selected")              # points of the first trace; None: all
+    def themed(self, template):
+        self.template = template
+        self.show(self.fig)
+
+    def on_click(self, f):
+        self.observe(lambda change: change["new"] and f(*change["new"][:2]), "clicked")  # trace, point
+
+    def on_select(self, f):
+        self.observe(
+            lambda change: f(change["new"].get("points")), "selected"
+        )  # points of the first trace; None: all

@@ -21,271 +21,702 @@ from ..data.markup import in_figure, literal
 # %% ../../nbs/7_explore/20_plots.ipynb #5deb687c
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A7A00", "#000000")
 GREY, LIGHT = "#9A9A9A", "#D9D9D9"
-KIND_COLOURS = dict(zip(("condition", "medication", "procedure", "observation", "immunization", "allergy", "careplan", "device"), PALETTE)) | {"unknown": GREY}
+KIND_COLOURS = dict(
+    zip(
+        (
+            "condition",
+            "medication",
+            "procedure",
+            "observation",
+            "immunization",
+            "allergy",
+            "careplan",
+            "device",
+        ),
+        PALETTE,
+    )
+) | {"unknown": GREY}
+
 
 def _style(fig, title, height=360, **layout):
-    fig.update_layout(template="plotly_white", title=dict(text=title, font_size=15), height=height, margin=dict(l=60, r=20, t=60, b=50),
-                      font=dict(family="Helvetica, Arial, sans-serif", size=12), hoverlabel=dict(bgcolor="white"), **layout)
+    fig.update_layout(
+        template="plotly_white",
+        title=dict(text=title, font_size=15),
+        height=height,
+        margin=dict(l=60, r=20, t=60, b=50),
+        font=dict(family="Helvetica, Arial, sans-serif", size=12),
+        hoverlabel=dict(bgcolor="white"),
+        **layout,
+    )
     return literal(fig)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #507ee828
-SCORE_NAMES = {"mlm.top1": "masked codes, top-1", "nvp.micro_f1": "next visit, micro-F1", "nvp.recall_at_10": "recall@10", "nvp.new.recall_at_10": "recall@10 of new codes", "contrastive.top1": "other view found"}
+SCORE_NAMES = {
+    "mlm.top1": "masked codes, top-1",
+    "nvp.micro_f1": "next visit, micro-F1",
+    "nvp.recall_at_10": "recall@10",
+    "nvp.new.recall_at_10": "recall@10 of new codes",
+    "contrastive.top1": "other view found",
+}
 
-def loss_curve(history)->go.Figure:
+
+def loss_curve(history) -> go.Figure:
     "Training and validation loss, and validation scores, against steps. `history` is `metrics.jsonl` as a table."
-    fig = make_subplots(1, 2, subplot_titles=["loss", "scores on validation patients"], horizontal_spacing=0.1)
+    fig = make_subplots(
+        1, 2, subplot_titles=["loss", "scores on validation patients"], horizontal_spacing=0.1
+    )
     loss = min((c for c in history if c.startswith("valid.") and c.endswith("loss")), key=len)
     seen, logged = history.dropna(subset=[loss]), history.dropna(subset=["loss"])
-    fig.add_scatter(x=logged["step"], y=logged["loss"], name="training", line=dict(color=GREY, width=1.5), row=1, col=1)
-    fig.add_scatter(x=seen["step"], y=seen[loss], name="validation", mode="lines+markers", line_color=PALETTE[0], row=1, col=1)
+    fig.add_scatter(
+        x=logged["step"], y=logged["loss"], name="training", line=dict(color=GREY, width=1.5), row=1, col=1
+    )
+    fig.add_scatter(
+        x=seen["step"],
+        y=seen[loss],
+        name="validation",
+        mode="lines+markers",
+        line_color=PALETTE[0],
+        row=1,
+        col=1,
+    )
     for (key, name), colour in zip(SCORE_NAMES.items(), PALETTE):
-        if f"valid.{key}" in seen: fig.add_scatter(x=seen["step"], y=seen[f"valid.{key}"], name=name, mode="lines+markers", line_color=colour, row=1, col=2)
+        if f"valid.{key}" in seen:
+            fig.add_scatter(
+                x=seen["step"],
+                y=seen[f"valid.{key}"],
+                name=name,
+                mode="lines+markers",
+                line_color=colour,
+                row=1,
+                col=2,
+            )
     fig.update_xaxes(title_text="step", rangemode="tozero").update_yaxes(rangemode="tozero", col=2)
     return _style(fig, "Training").update_layout(legend=dict(orientation="h", y=-0.22, x=0), margin_b=70)
 
+
 def code_scores(
-    table, # of `metrics.code_scores`: name, kind, visits, precision, recall
+    table,  # of `metrics.code_scores`: name, kind, visits, precision, recall
     title="Precision and recall by code",
-    named=5, # of the most frequent codes are written out
-)->go.Figure:
+    named=5,  # of the most frequent codes are written out
+) -> go.Figure:
     "Each code a point: how often a yes was right, how many were found; the size is how often it occurs. Codes never foretold lie on the left, at precision 0."
     fig, t = go.Figure(), table.fillna({"precision": 0})
     for kind in (k for k in KIND_COLOURS if k in set(t["kind"])):
         part = t[t["kind"] == kind]
-        fig.add_scatter(x=part["recall"], y=part["precision"], mode="markers", name=f"{kind} ({len(part)})", customdata=part[["name", "visits", "predicted"]].to_numpy(),
-                        marker=dict(color=KIND_COLOURS[kind], size=6 + 3 * np.sqrt(part["visits"]), sizemode="diameter", opacity=0.7, line=dict(width=0.5, color="white")),
-                        hovertemplate="%{customdata[0]}<br>in %{customdata[1]} next visits, foretold %{customdata[2]} times<br>recall %{x:.2f}, precision %{y:.2f}<extra></extra>")
-    for i, (_, r) in enumerate(t.head(named).sort_values("recall").iterrows()):   # at the foot, where few codes lie, and a height each
-        fig.add_annotation(x=r["recall"], y=r["precision"], text=r["name"][:38], font_size=10, showarrow=True, arrowcolor=GREY, axref="x", ayref="y", ax=r["recall"], ay=0.02 + 0.06 * i, xanchor="right" if r["recall"] > 0.5 else "left")
-    fig.update_xaxes(title="recall: share of occurrences foretold", range=[-0.04, 1.06]).update_yaxes(title="precision: share of yeses that were right", range=[-0.04, 1.1])
+        fig.add_scatter(
+            x=part["recall"],
+            y=part["precision"],
+            mode="markers",
+            name=f"{kind} ({len(part)})",
+            customdata=part[["name", "visits", "predicted"]].to_numpy(),
+            marker=dict(
+                color=KIND_COLOURS[kind],
+                size=6 + 3 * np.sqrt(part["visits"]),
+                sizemode="diameter",
+                opacity=0.7,
+                line=dict(width=0.5, color="white"),
+            ),
+            hovertemplate="%{customdata[0]}<br>in %{customdata[1]} next visits, foretold %{customdata[2]} times<br>recall %{x:.2f}, precision %{y:.2f}<extra></extra>",
+        )
+    for i, (_, r) in enumerate(
+        t.head(named).sort_values("recall").iterrows()
+    ):  # at the foot, where few codes lie, and a height each
+        fig.add_annotation(
+            x=r["recall"],
+            y=r["precision"],
+            text=r["name"][:38],
+            font_size=10,
+            showarrow=True,
+            arrowcolor=GREY,
+            axref="x",
+            ayref="y",
+            ax=r["recall"],
+            ay=0.02 + 0.06 * i,
+            xanchor="right" if r["recall"] > 0.5 else "left",
+        )
+    fig.update_xaxes(title="recall: share of occurrences foretold", range=[-0.04, 1.06]).update_yaxes(
+        title="precision: share of yeses that were right", range=[-0.04, 1.1]
+    )
     return _style(fig, title, height=440).update_layout(legend=dict(itemsizing="constant"))
 
 # %% ../../nbs/7_explore/20_plots.ipynb #e27e3513
 def score_points(
-    scores, # name → {"value", "low", "high"}, ours first
-    title, # of the figure
-    axis="", # what the numbers are
-)->go.Figure:
+    scores,  # name → {"value", "low", "high"}, ours first
+    title,  # of the figure
+    axis="",  # what the numbers are
+) -> go.Figure:
     "Scores as points with their 95 % intervals, ours in colour, rivals in grey."
     names, s = list(scores), list(scores.values())
     colours = [PALETTE[0], *[GREY] * (len(s) - 1)]
     value, low, high = (np.array([x[k] for x in s]) for k in ("value", "low", "high"))
-    fig = go.Figure(go.Scatter(x=value, y=names, mode="markers+text", marker=dict(size=12, color=colours), cliponaxis=False, text=[f"{v:.3f}" for v in value], textposition="top center",
-                               error_x=dict(type="data", symmetric=False, array=high - value, arrayminus=value - low, color=GREY, thickness=1.5),
-                               hovertemplate="%{y}: %{x:.3f} (%{customdata[0]:.3f} … %{customdata[1]:.3f})<extra></extra>", customdata=np.stack([low, high], 1)))
+    fig = go.Figure(
+        go.Scatter(
+            x=value,
+            y=names,
+            mode="markers+text",
+            marker=dict(size=12, color=colours),
+            cliponaxis=False,
+            text=[f"{v:.3f}" for v in value],
+            textposition="top center",
+            error_x=dict(
+                type="data",
+                symmetric=False,
+                array=high - value,
+                arrayminus=value - low,
+                color=GREY,
+                thickness=1.5,
+            ),
+            hovertemplate="%{y}: %{x:.3f} (%{customdata[0]:.3f} … %{customdata[1]:.3f})<extra></extra>",
+            customdata=np.stack([low, high], 1),
+        )
+    )
     fig.update_yaxes(range=[len(s) - 0.6, -0.6]).update_xaxes(title=axis, zeroline=True)
     return _style(fig, title, height=130 + 46 * len(s)).update_layout(margin_l=150)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #c283f8bf
 def patient_map(
-    frame, # x, y, subject_id and the columns to show; one row a patient
-    colour="disease", # column to colour by
+    frame,  # x, y, subject_id and the columns to show; one row a patient
+    colour="disease",  # column to colour by
     title="Patient map",
-)->go.Figure:
+) -> go.Figure:
     "Patients as points. Hover shows every column of `frame`."
-    if colour not in frame: raise ValueError(f"no column {colour!r} to colour by; choose from {', '.join(c for c in frame if c not in 'xy')}.")
+    if colour not in frame:
+        raise ValueError(
+            f"no column {colour!r} to colour by; choose from {', '.join(c for c in frame if c not in 'xy')}."
+        )
     fig = go.Figure(_traces(frame, colour))
-    fig.update_xaxes(showticklabels=False, showgrid=False, zeroline=False).update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
+    fig.update_xaxes(showticklabels=False, showgrid=False, zeroline=False).update_yaxes(
+        showticklabels=False, showgrid=False, zeroline=False
+    )
     return _style(fig, f"{title}, coloured by {colour}", height=520, legend=dict(itemsizing="constant"))
 
 # %% ../../nbs/7_explore/20_plots.ipynb #684ab6b3
 def _points(part, name, marker):
     shown = [c for c in part if c not in ("x", "y")]
-    hover = "<br>".join(f"{in_figure(c)}: %{{customdata[{i}]}}" for i, c in enumerate(shown)) + "<extra></extra>"
-    return go.Scattergl(x=part["x"], y=part["y"], mode="markers", name=name, customdata=part[shown].astype(object).where(part[shown].notna(), "–").to_numpy(),
-                        hovertemplate=hover, marker={"size": 8, "opacity": 0.85, "line": {"width": 0.5, "color": "white"}} | marker)
+    hover = (
+        "<br>".join(f"{in_figure(c)}: %{{customdata[{i}]}}" for i, c in enumerate(shown)) + "<extra></extra>"
+    )
+    return go.Scattergl(
+        x=part["x"],
+        y=part["y"],
+        mode="markers",
+        name=name,
+        customdata=part[shown].astype(object).where(part[shown].notna(), "–").to_numpy(),
+        hovertemplate=hover,
+        marker={"size": 8, "opacity": 0.85, "line": {"width": 0.5, "color": "white"}} | marker,
+    )
 
-def colours_of(column)->tuple:
+
+def colours_of(column) -> tuple:
     "Of a column: numbers as they are, or a colour for each row; and the legend, name → (colour, how many), None for numbers."
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column): return column.to_numpy(float), None
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return column.to_numpy(float), None
     words = column.astype(object).where(column.notna(), "unknown").astype(str)
     counts = words.value_counts()
     named = dict(zip([c for c in counts.index if c not in ("none", "unknown")], PALETTE))
     colour = {w: named.get(w, LIGHT if w in ("none", "unknown") else GREY) for w in counts.index}
-    legend = {w: (named[w], int(counts[w])) for w in named} | {"other": (GREY, int(counts[[w for w in counts.index if colour[w] == GREY]].sum()))} | {w: (LIGHT, int(counts[w])) for w in ("none", "unknown") if w in counts}
+    legend = (
+        {w: (named[w], int(counts[w])) for w in named}
+        | {"other": (GREY, int(counts[[w for w in counts.index if colour[w] == GREY]].sum()))}
+        | {w: (LIGHT, int(counts[w])) for w in ("none", "unknown") if w in counts}
+    )
     return words.map(colour).to_numpy(), {w: c for w, c in legend.items() if c[1]}
+
 
 def _traces(frame, colour):
     "Numbers: one trace. Words: one each, those that matter least below the others."
     values, legend = colours_of(frame[colour])
-    if legend is None: return [_points(frame, colour, dict(color=values, colorscale="Cividis", colorbar=dict(title=colour, thickness=12)))]
+    if legend is None:
+        return [
+            _points(
+                frame,
+                colour,
+                dict(color=values, colorscale="Cividis", colorbar=dict(title=colour, thickness=12)),
+            )
+        ]
     words = frame[colour].astype(object).where(frame[colour].notna(), "unknown").astype(str)
     of = {name: values == GREY if c == GREY else words == name for name, (c, _) in legend.items()}
-    return [_points(frame[here], f"{name} ({here.sum()})", dict(color=legend[name][0])) for name, here in sorted(of.items(), key=lambda x: legend[x[0]][0] not in (GREY, LIGHT))]
+    return [
+        _points(frame[here], f"{name} ({here.sum()})", dict(color=legend[name][0]))
+        for name, here in sorted(of.items(), key=lambda x: legend[x[0]][0] not in (GREY, LIGHT))
+    ]
 
 # %% ../../nbs/7_explore/20_plots.ipynb #c61c4f5b
 def timeline(
-    frame, # as `inspect.history` gives it
+    frame,  # as `inspect.history` gives it
     title="One patient",
-    weight="attention from [CLS]", # what the sizes mean
-)->go.Figure:
+    weight="attention from [CLS]",  # what the sizes mean
+) -> go.Figure:
     "A history on a time axis: colour is the kind, size is the weight; codes of one day are stacked."
     kinds = [k for k in KIND_COLOURS if k in set(frame["kind"])]
     level = frame.groupby(["kind", "visit"]).cumcount()
     deepest = max(1, level.max() + 1)
-    told = frame["weight"].nunique() > 1   # equal weights say nothing: small dots, no names
+    told = frame["weight"].nunique() > 1  # equal weights say nothing: small dots, no names
     size = 7 + 25 * np.sqrt(frame["weight"] / frame["weight"].max()) if told else np.full(len(frame), 11.0)
-    fig = go.Figure(go.Scatter(x=(frame["day"] / 365.25).to_numpy(), y=(0.8 * level / deepest - frame["kind"].map(kinds.index)).to_numpy(), mode="markers", customdata=frame[["name", "age", "visit", "weight", "position"]].to_numpy(),
-                               marker=dict(color=frame["kind"].map(KIND_COLOURS).to_numpy(), size=np.asarray(size), opacity=0.75, line=dict(width=0.5, color="white")),
-                               hovertemplate="%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>" + in_figure(weight) + " %{customdata[3]:.3f}<extra></extra>"))
-    top = frame.sort_values("weight", ascending=False).drop_duplicates("visit").drop_duplicates("name").head(3 * told)
+    fig = go.Figure(
+        go.Scatter(
+            x=(frame["day"] / 365.25).to_numpy(),
+            y=(0.8 * level / deepest - frame["kind"].map(kinds.index)).to_numpy(),
+            mode="markers",
+            customdata=frame[["name", "age", "visit", "weight", "position"]].to_numpy(),
+            marker=dict(
+                color=frame["kind"].map(KIND_COLOURS).to_numpy(),
+                size=np.asarray(size),
+                opacity=0.75,
+                line=dict(width=0.5, color="white"),
+            ),
+            hovertemplate="%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>"
+            + in_figure(weight)
+            + " %{customdata[3]:.3f}<extra></extra>",
+        )
+    )
+    top = (
+        frame.sort_values("weight", ascending=False)
+        .drop_duplicates("visit")
+        .drop_duplicates("name")
+        .head(3 * told)
+    )
     x, y = fig.data[0].x[top.index], fig.data[0].y[top.index]
-    above, gap = y + 0.2 * np.arange(1, 1 + len(top)), np.full(len(top), np.nan)                # a height each
-    fig.add_scatter(x=np.repeat(x, 3), y=np.stack([y, above, gap], 1).ravel(), mode="lines", line=dict(color=GREY, width=1), hoverinfo="skip")
-    fig.add_scatter(x=x, y=above, mode="text", hoverinfo="skip", text=top["name"].str[:46].to_numpy(), textfont_size=11, textposition=np.where(x > fig.data[0].x.mean(), "middle left", "middle right"))
+    above, gap = y + 0.2 * np.arange(1, 1 + len(top)), np.full(len(top), np.nan)  # a height each
+    fig.add_scatter(
+        x=np.repeat(x, 3),
+        y=np.stack([y, above, gap], 1).ravel(),
+        mode="lines",
+        line=dict(color=GREY, width=1),
+        hoverinfo="skip",
+    )
+    fig.add_scatter(
+        x=x,
+        y=above,
+        mode="text",
+        hoverinfo="skip",
+        text=top["name"].str[:46].to_numpy(),
+        textfont_size=11,
+        textposition=np.where(x > fig.data[0].x.mean(), "middle left", "middle right"),
+    )
     fig.update_yaxes(tickvals=[-i for i in range(len(kinds))], ticktext=kinds, showgrid=False, zeroline=False)
     fig.update_xaxes(title="years since the first visit of the window")
     return _style(fig, title, height=200 + 90 * len(kinds)).update_layout(showlegend=False, margin_l=100)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #588f60c8
 def attention_grid(
-    weights, # layers heads t t
-    labels, # t
+    weights,  # layers heads t t
+    labels,  # t
     title="Attention",
-)->go.Figure:
+) -> go.Figure:
     "A heat map per layer and head; rows ask, columns are asked."
     layers, heads = weights.shape[:2]
-    fig = make_subplots(layers, heads, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.015, vertical_spacing=0.05,
-                        subplot_titles=[f"layer {l}, head {h}" for l in range(layers) for h in range(heads)])
-    places = [f"{i} {name}" for i, name in enumerate(labels)]   # a name may occur twice
+    fig = make_subplots(
+        layers,
+        heads,
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.015,
+        vertical_spacing=0.05,
+        subplot_titles=[f"layer {l}, head {h}" for l in range(layers) for h in range(heads)],
+    )
+    places = [f"{i} {name}" for i, name in enumerate(labels)]  # a name may occur twice
     for l in range(layers):
         for h in range(heads):
-            fig.add_heatmap(z=weights[l, h], x=places, y=places, coloraxis="coloraxis", hovertemplate="%{y}<br>looks at %{x}<br>%{z:.3f}<extra></extra>", row=l + 1, col=h + 1)
+            fig.add_heatmap(
+                z=weights[l, h],
+                x=places,
+                y=places,
+                coloraxis="coloraxis",
+                hovertemplate="%{y}<br>looks at %{x}<br>%{z:.3f}<extra></extra>",
+                row=l + 1,
+                col=h + 1,
+            )
     fig.update_yaxes(autorange="reversed", showticklabels=False).update_xaxes(showticklabels=False)
-    return _style(fig, title, height=120 + 200 * layers, coloraxis=dict(colorscale="Cividis", colorbar=dict(thickness=12))).update_annotations(font_size=11)
+    return _style(
+        fig,
+        title,
+        height=120 + 200 * layers,
+        coloraxis=dict(colorscale="Cividis", colorbar=dict(thickness=12)),
+    ).update_annotations(font_size=11)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #6786fba1
-def comparison(table, rivals=None, title="Comparison", axis="test patients, 95 % interval; small marks: lowest and highest seed")->go.Figure:
+def comparison(
+    table,
+    rivals=None,
+    title="Comparison",
+    axis="test patients, 95 % interval; small marks: lowest and highest seed",
+) -> go.Figure:
     "`table` of `compare.table`: contender, value, low, high, lowest seed, highest seed. `rivals`: name → score."
     fig = go.Figure()
     names = table["contender"]
-    fig.add_scatter(x=table["value"], y=names, mode="markers+text", marker=dict(size=12, color=PALETTE[0]), text=[f"{v:.3f}" for v in table["value"]], textposition="top center", showlegend=False, cliponaxis=False,
-                    error_x=dict(type="data", symmetric=False, array=table["high"] - table["value"], arrayminus=table["value"] - table["low"], color=GREY, thickness=1.5), hovertemplate="%{y}: %{x:.3f}<extra></extra>")
+    fig.add_scatter(
+        x=table["value"],
+        y=names,
+        mode="markers+text",
+        marker=dict(size=12, color=PALETTE[0]),
+        text=[f"{v:.3f}" for v in table["value"]],
+        textposition="top center",
+        showlegend=False,
+        cliponaxis=False,
+        error_x=dict(
+            type="data",
+            symmetric=False,
+            array=table["high"] - table["value"],
+            arrayminus=table["value"] - table["low"],
+            color=GREY,
+            thickness=1.5,
+        ),
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )
     for column in ("lowest seed", "highest seed"):
-        fig.add_scatter(x=table[column], y=names, mode="markers", marker=dict(symbol="line-ns-open", size=9, color=PALETTE[3], line_width=1.5), showlegend=False, hovertemplate=in_figure(column) + " %{x:.3f}<extra></extra>")
+        fig.add_scatter(
+            x=table[column],
+            y=names,
+            mode="markers",
+            marker=dict(symbol="line-ns-open", size=9, color=PALETTE[3], line_width=1.5),
+            showlegend=False,
+            hovertemplate=in_figure(column) + " %{x:.3f}<extra></extra>",
+        )
     for i, (name, s) in enumerate((rivals or {}).items()):
         fig.add_vline(x=s["value"], line=dict(color=GREY, dash="dash", width=1))
-        fig.add_annotation(x=s["value"], y=1, yref="paper", yshift=10 + 13 * i, text=f"{name} {s['value']:.3f}", showarrow=False, font=dict(size=10, color="#666"))
+        fig.add_annotation(
+            x=s["value"],
+            y=1,
+            yref="paper",
+            yshift=10 + 13 * i,
+            text=f"{name} {s['value']:.3f}",
+            showarrow=False,
+            font=dict(size=10, color="#666"),
+        )
     fig.update_yaxes(range=[len(table) - 0.5, -0.7], automargin=True).update_xaxes(title=axis)
-    return _style(fig, title, height=170 + 46 * len(table)).update_layout(margin_t=70 + 13 * len(rivals or {}))
+    return _style(fig, title, height=170 + 46 * len(table)).update_layout(
+        margin_t=70 + 13 * len(rivals or {})
+    )
 
-def learning_curves(curves, score="mlm.top1", against="tokens", title=None)->go.Figure:
+
+def learning_curves(curves, score="mlm.top1", against="tokens", title=None) -> go.Figure:
     "Validation score of each contender against `tokens`, `seconds` or `step`: the mean over seeds, each seed as a thin line."
     fig, seen = go.Figure(), curves.dropna(subset=[f"valid.{score}"])
     for (name, part), colour in zip(seen.groupby("name", sort=False), PALETTE):
-        for seed, one in part.groupby("seed"): fig.add_scatter(x=one[against], y=one[f"valid.{score}"], mode="lines", line=dict(color=colour, width=0.7), opacity=0.5, showlegend=False, hovertemplate=in_figure(f"{name}, seed {seed}") + ": %{y:.3f}<extra></extra>")
+        for seed, one in part.groupby("seed"):
+            fig.add_scatter(
+                x=one[against],
+                y=one[f"valid.{score}"],
+                mode="lines",
+                line=dict(color=colour, width=0.7),
+                opacity=0.5,
+                showlegend=False,
+                hovertemplate=in_figure(f"{name}, seed {seed}") + ": %{y:.3f}<extra></extra>",
+            )
         mean = part.assign(k=part.groupby("seed").cumcount()).groupby("k")[[against, f"valid.{score}"]].mean()
-        fig.add_scatter(x=mean[against], y=mean[f"valid.{score}"], mode="lines+markers", line=dict(color=colour, width=2.5), name=name)
-    fig.update_xaxes(title=against, rangemode="tozero").update_yaxes(title=SCORE_NAMES.get(score, score), rangemode="tozero")
-    return _style(fig, title or f"Validation patients: {SCORE_NAMES.get(score, score)} against {against}", height=400)
+        fig.add_scatter(
+            x=mean[against],
+            y=mean[f"valid.{score}"],
+            mode="lines+markers",
+            line=dict(color=colour, width=2.5),
+            name=name,
+        )
+    fig.update_xaxes(title=against, rangemode="tozero").update_yaxes(
+        title=SCORE_NAMES.get(score, score), rangemode="tozero"
+    )
+    return _style(
+        fig, title or f"Validation patients: {SCORE_NAMES.get(score, score)} against {against}", height=400
+    )
 
 # %% ../../nbs/7_explore/20_plots.ipynb #84ad60bc
-def sweep(table, parameters, title="Validation loss by what was varied")->go.Figure:
+def sweep(table, parameters, title="Validation loss by what was varied") -> go.Figure:
     "`table` of `sweep.sweep`; the best run is orange."
     fig = make_subplots(1, len(parameters), shared_yaxes=True, horizontal_spacing=0.03)
     best = table["validation loss"].idxmin()
     for i, name in enumerate(parameters, 1):
         x = table[name] if name in ("learning_rate", "batch_size") else table[name].astype(str)
-        fig.add_scatter(x=x, y=table["validation loss"], mode="markers", customdata=table["run"], hovertemplate="%{customdata}: %{y:.3f}<extra></extra>", row=1, col=i,
-                        marker=dict(size=11, color=[PALETTE[1] if k == best else PALETTE[0] for k in table.index], line=dict(color="white", width=1)))
+        fig.add_scatter(
+            x=x,
+            y=table["validation loss"],
+            mode="markers",
+            customdata=table["run"],
+            hovertemplate="%{customdata}: %{y:.3f}<extra></extra>",
+            row=1,
+            col=i,
+            marker=dict(
+                size=11,
+                color=[PALETTE[1] if k == best else PALETTE[0] for k in table.index],
+                line=dict(color="white", width=1),
+            ),
+        )
         fig.update_xaxes(title=name, type="log" if name == "learning_rate" else None, row=1, col=i)
     fig.update_yaxes(title="validation loss", col=1)
     return _style(fig, title).update_layout(showlegend=False)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #0cbafd93
-def calibration_curves(curves, title="Calibration")->go.Figure:
+def calibration_curves(curves, title="Calibration") -> go.Figure:
     "name → table of `metrics.calibration`: what was predicted against what came true."
     top = 1.05 * max(c[["predicted", "observed"]].to_numpy().max() for c in curves.values())
-    fig = go.Figure(go.Scatter(x=[0, top], y=[0, top], mode="lines", line=dict(color=LIGHT, dash="dot"), name="as it says"))
+    fig = go.Figure(
+        go.Scatter(
+            x=[0, top], y=[0, top], mode="lines", line=dict(color=LIGHT, dash="dot"), name="as it says"
+        )
+    )
     for (name, c), colour in zip(curves.items(), cycle(PALETTE)):
-        fig.add_scatter(x=c["predicted"], y=c["observed"], mode="lines+markers", name=name, line_color=colour, customdata=c["n"], hovertemplate=in_figure(name) + ": %{x:.2f} predicted, %{y:.2f} came true, n = %{customdata}<extra></extra>")
-    return _style(fig, title).update_xaxes(title="predicted probability").update_yaxes(title="share that came true")
+        fig.add_scatter(
+            x=c["predicted"],
+            y=c["observed"],
+            mode="lines+markers",
+            name=name,
+            line_color=colour,
+            customdata=c["n"],
+            hovertemplate=in_figure(name)
+            + ": %{x:.2f} predicted, %{y:.2f} came true, n = %{customdata}<extra></extra>",
+        )
+    return (
+        _style(fig, title)
+        .update_xaxes(title="predicted probability")
+        .update_yaxes(title="share that came true")
+    )
 
-def few_shot_curves(curves, title="AUROC by number of labels")->go.Figure:
+
+def few_shot_curves(curves, title="AUROC by number of labels") -> go.Figure:
     "name → table of `downstream.few_shot`: the mean of the draws, a point each draw."
     fig = go.Figure()
     for (name, t), colour in zip(curves.items(), cycle(PALETTE)):
         mean = t.groupby("labels")["auroc"].mean()
-        fig.add_scatter(x=mean.index, y=mean, mode="lines+markers", name=name, line_color=colour, hovertemplate=in_figure(name) + ": %{x} labels, %{y:.3f}<extra></extra>")
-        fig.add_scatter(x=t["labels"], y=t["auroc"], mode="markers", showlegend=False, marker=dict(color=colour, size=5, opacity=0.35), hoverinfo="skip")
-    return _style(fig, title).update_xaxes(title="labels", type="log", tickvals=sorted(set().union(*(t["labels"] for t in curves.values())))).update_yaxes(title="AUROC, test patients")
+        fig.add_scatter(
+            x=mean.index,
+            y=mean,
+            mode="lines+markers",
+            name=name,
+            line_color=colour,
+            hovertemplate=in_figure(name) + ": %{x} labels, %{y:.3f}<extra></extra>",
+        )
+        fig.add_scatter(
+            x=t["labels"],
+            y=t["auroc"],
+            mode="markers",
+            showlegend=False,
+            marker=dict(color=colour, size=5, opacity=0.35),
+            hoverinfo="skip",
+        )
+    return (
+        _style(fig, title)
+        .update_xaxes(
+            title="labels", type="log", tickvals=sorted(set().union(*(t["labels"] for t in curves.values())))
+        )
+        .update_yaxes(title="AUROC, test patients")
+    )
 
-def kaplan_meier(groups, title="Survival", axis="years", unit=365.25, least=5)->go.Figure:
+
+def kaplan_meier(groups, title="Survival", axis="years", unit=365.25, least=5) -> go.Figure:
     "name → (days, seen): Kaplan and Meier's curve of each group, to where fewer than `least` are still watched; numbers of patients in the legend."
     from scipy.stats import CensoredData, ecdf
+
     fig = go.Figure()
     for (name, (days, seen)), colour in zip(groups.items(), cycle(PALETTE)):
         days, seen = np.asarray(days, float), np.asarray(seen, bool)
         curve = ecdf(CensoredData(uncensored=days[seen], right=days[~seen])).sf
         watched = (days >= curve.quantiles[:, None]).sum(1) >= least
-        fig.add_scatter(x=np.append(0, curve.quantiles[watched]) / unit, y=np.append(1, curve.probabilities[watched]), mode="lines", line=dict(color=colour, shape="hv"), name=f"{name} ({len(days)})", hovertemplate=in_figure(name) + ": %{y:.2f} after %{x:.1f}<extra></extra>")
-    return _style(fig, title).update_xaxes(title=axis).update_yaxes(title="without the event (Kaplan–Meier)", rangemode="tozero")
+        fig.add_scatter(
+            x=np.append(0, curve.quantiles[watched]) / unit,
+            y=np.append(1, curve.probabilities[watched]),
+            mode="lines",
+            line=dict(color=colour, shape="hv"),
+            name=f"{name} ({len(days)})",
+            hovertemplate=in_figure(name) + ": %{y:.2f} after %{x:.1f}<extra></extra>",
+        )
+    return (
+        _style(fig, title)
+        .update_xaxes(title=axis)
+        .update_yaxes(title="without the event (Kaplan–Meier)", rangemode="tozero")
+    )
 
-def separations(tables, title="Which disease is told apart")->go.Figure:
+
+def separations(tables, title="Which disease is told apart") -> go.Figure:
     "name → table of `phenotypes.separation`, ours first: AUROC of each disease with its interval."
     order, fig = next(iter(tables.values())), go.Figure()
     for (name, t), colour in zip(tables.items(), cycle(PALETTE)):
         t = t.set_index("disease").loc[order["disease"]]
-        fig.add_scatter(x=t["value"], y=[f"{d} ({n})" for d, n in zip(order["disease"], order["patients"])], mode="markers", name=name, marker=dict(size=9, color=colour), hovertemplate="%{y}: %{x:.2f}<extra>" + in_figure(name) + "</extra>",
-                        error_x=dict(type="data", symmetric=False, array=t["high"] - t["value"], arrayminus=t["value"] - t["low"], thickness=1, width=0))
-    fig.update_yaxes(autorange="reversed", automargin=True).update_xaxes(title="separation (AUROC), 95 % interval")
+        fig.add_scatter(
+            x=t["value"],
+            y=[f"{d} ({n})" for d, n in zip(order["disease"], order["patients"])],
+            mode="markers",
+            name=name,
+            marker=dict(size=9, color=colour),
+            hovertemplate="%{y}: %{x:.2f}<extra>" + in_figure(name) + "</extra>",
+            error_x=dict(
+                type="data",
+                symmetric=False,
+                array=t["high"] - t["value"],
+                arrayminus=t["value"] - t["low"],
+                thickness=1,
+                width=0,
+            ),
+        )
+    fig.update_yaxes(autorange="reversed", automargin=True).update_xaxes(
+        title="separation (AUROC), 95 % interval"
+    )
     return _style(fig, title, height=150 + 24 * len(order))
 
 # %% ../../nbs/7_explore/20_plots.ipynb #a690567e
-DENSE = 200_000   # patients; more are counted, not drawn
+DENSE = 200_000  # patients; more are counted, not drawn
+
 
 def linked_map(
-    frame, # x, y, subject_id and columns to colour by
+    frame,  # x, y, subject_id and columns to colour by
     colour="disease",
-    chosen=None, # position in `frame` of one patient
-    near=(), # positions of its neighbours
-    group=None, # positions of a group; None: everybody is bright
-    what_if=None, # (x, y) of its edited history
+    chosen=None,  # position in `frame` of one patient
+    near=(),  # positions of its neighbours
+    group=None,  # positions of a group; None: everybody is bright
+    what_if=None,  # (x, y) of its edited history
     title="Patients",
-)->go.Figure:
+) -> go.Figure:
     "Four traces: everybody (WebGL; above `DENSE` their density), neighbours, the one chosen, and where it would be."
-    if colour not in frame: raise ValueError(f"no column {colour!r} to colour by; choose from {', '.join(c for c in frame if c not in ('x', 'y', 'subject_id'))}.")
+    if colour not in frame:
+        raise ValueError(
+            f"no column {colour!r} to colour by; choose from {', '.join(c for c in frame if c not in ('x', 'y', 'subject_id'))}."
+        )
     fig, at = go.Figure(), lambda i: dict(x=frame["x"].to_numpy()[list(i)], y=frame["y"].to_numpy()[list(i)])
     if len(frame) > DENSE:
         count, x, y = np.histogram2d(frame["x"], frame["y"], bins=200)
-        fig.add_heatmap(x=(x[1:] + x[:-1]) / 2, y=(y[1:] + y[:-1]) / 2, z=np.log1p(count.T), colorscale="Cividis", showscale=False, hovertemplate="%{customdata:,} patients<extra></extra>", customdata=count.T)
+        fig.add_heatmap(
+            x=(x[1:] + x[:-1]) / 2,
+            y=(y[1:] + y[:-1]) / 2,
+            z=np.log1p(count.T),
+            colorscale="Cividis",
+            showscale=False,
+            hovertemplate="%{customdata:,} patients<extra></extra>",
+            customdata=count.T,
+        )
         title += f": {len(frame):,}, too many to draw; the brighter, the more"
     else:
         values, legend = colours_of(frame[colour])
-        marker = dict(size=7 if len(frame) < 5_000 else 4, opacity=0.85, color=values) | ({} if legend else dict(colorscale="Cividis", showscale=True, colorbar=dict(title=colour, thickness=12)))
-        fig.add_scattergl(x=frame["x"].to_numpy(), y=frame["y"].to_numpy(), mode="markers", name="patients", marker=marker, selectedpoints=None if group is None else list(group), unselected=dict(marker=dict(opacity=0.08)),
-                          customdata=np.stack([frame["subject_id"].astype(str), frame[colour].astype(object).where(frame[colour].notna(), "unknown").astype(str)], 1), hovertemplate="patient %{customdata[0]}<br>" + in_figure(colour) + ": %{customdata[1]}<extra></extra>")
-    fig.add_scatter(**at(near), mode="markers", name="nearest", hoverinfo="skip", marker=dict(size=14, symbol="circle-open", color=PALETTE[4], line=dict(width=2)))
-    fig.add_scatter(**at([] if chosen is None else [chosen]), mode="markers", name="chosen", hoverinfo="skip", marker=dict(size=18, symbol="star", color=PALETTE[3], line=dict(width=1.5, color="white")))
-    path = [] if what_if is None or chosen is None else [(frame["x"].iloc[chosen], frame["y"].iloc[chosen]), tuple(what_if)]
-    fig.add_scatter(x=[p[0] for p in path], y=[p[1] for p in path], mode="lines+markers", name="what if", hoverinfo="skip", line=dict(color=PALETTE[3], width=2, dash="dot"), marker=dict(size=[0, 15][:len(path)], symbol="diamond", color=PALETTE[3], line=dict(width=1.5, color="white")))
-    fig.update_xaxes(showticklabels=False, showgrid=False, zeroline=False).update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
-    return _style(fig, title, height=460, dragmode="lasso", showlegend=False, uirevision="map").update_layout(margin=dict(l=10, r=10, t=40, b=10))
+        marker = dict(size=7 if len(frame) < 5_000 else 4, opacity=0.85, color=values) | (
+            {}
+            if legend
+            else dict(colorscale="Cividis", showscale=True, colorbar=dict(title=colour, thickness=12))
+        )
+        fig.add_scattergl(
+            x=frame["x"].to_numpy(),
+            y=frame["y"].to_numpy(),
+            mode="markers",
+            name="patients",
+            marker=marker,
+            selectedpoints=None if group is None else list(group),
+            unselected=dict(marker=dict(opacity=0.08)),
+            customdata=np.stack(
+                [
+                    frame["subject_id"].astype(str),
+                    frame[colour].astype(object).where(frame[colour].notna(), "unknown").astype(str),
+                ],
+                1,
+            ),
+            hovertemplate="patient %{customdata[0]}<br>"
+            + in_figure(colour)
+            + ": %{customdata[1]}<extra></extra>",
+        )
+    fig.add_scatter(
+        **at(near),
+        mode="markers",
+        name="nearest",
+        hoverinfo="skip",
+        marker=dict(size=14, symbol="circle-open", color=PALETTE[4], line=dict(width=2)),
+    )
+    fig.add_scatter(
+        **at([] if chosen is None else [chosen]),
+        mode="markers",
+        name="chosen",
+        hoverinfo="skip",
+        marker=dict(size=18, symbol="star", color=PALETTE[3], line=dict(width=1.5, color="white")),
+    )
+    path = (
+        []
+        if what_if is None or chosen is None
+        else [(frame["x"].iloc[chosen], frame["y"].iloc[chosen]), tuple(what_if)]
+    )
+    fig.add_scatter(
+        x=[p[0] for p in path],
+        y=[p[1] for p in path],
+        mode="lines+markers",
+        name="what if",
+        hoverinfo="skip",
+        line=dict(color=PALETTE[3], width=2, dash="dot"),
+        marker=dict(
+            size=[0, 15][: len(path)], symbol="diamond", color=PALETTE[3], line=dict(width=1.5, color="white")
+        ),
+    )
+    fig.update_xaxes(showticklabels=False, showgrid=False, zeroline=False).update_yaxes(
+        showticklabels=False, showgrid=False, zeroline=False
+    )
+    return _style(fig, title, height=460, dragmode="lasso", showlegend=False, uirevision="map").update_layout(
+        margin=dict(l=10, r=10, t=40, b=10)
+    )
+
 
 def token_strip(
-    table, # name and visit, then a column a way of asking; a row a token
+    table,  # name and visit, then a column a way of asking; a row a token
     title="How much each code mattered",
-)->go.Figure:
+) -> go.Figure:
     "A row a way of asking, a column a code; each row in shares of its largest."
     ways = [c for c in table if c not in ("name", "visit")]
     share = table[ways] / table[ways].abs().max().replace(0, 1)
-    fig = go.Figure(go.Heatmap(z=share.to_numpy().T, y=list(range(len(ways))), x=list(range(len(table))), colorscale="Cividis", zmin=0, zmax=1, colorbar=dict(title="share of largest", thickness=12),
-                               customdata=np.broadcast_to(table[["name", "visit"]].to_numpy()[None], (len(ways), len(table), 2)), text=np.repeat(np.array(ways)[:, None], len(table), 1), hovertemplate="%{customdata[0]} (visit %{customdata[1]})<br>%{text}: %{z:.2f}<extra></extra>"))
+    fig = go.Figure(
+        go.Heatmap(
+            z=share.to_numpy().T,
+            y=list(range(len(ways))),
+            x=list(range(len(table))),
+            colorscale="Cividis",
+            zmin=0,
+            zmax=1,
+            colorbar=dict(title="share of largest", thickness=12),
+            customdata=np.broadcast_to(table[["name", "visit"]].to_numpy()[None], (len(ways), len(table), 2)),
+            text=np.repeat(np.array(ways)[:, None], len(table), 1),
+            hovertemplate="%{customdata[0]} (visit %{customdata[1]})<br>%{text}: %{z:.2f}<extra></extra>",
+        )
+    )
     edges = np.flatnonzero(np.diff(table["visit"])) + 0.5
-    fig.add_scatter(x=np.repeat(edges, 3), y=np.tile([-0.5, len(ways) - 0.5, np.nan], len(edges)), mode="lines", line=dict(color="white", width=2), hoverinfo="skip")
-    fig.update_xaxes(title="codes, oldest first; white lines part visits", showticklabels=False, range=[-0.5, len(table) - 0.5], showgrid=False).update_yaxes(range=[len(ways) - 0.5, -0.5], tickvals=list(range(len(ways))), ticktext=ways, showgrid=False)
+    fig.add_scatter(
+        x=np.repeat(edges, 3),
+        y=np.tile([-0.5, len(ways) - 0.5, np.nan], len(edges)),
+        mode="lines",
+        line=dict(color="white", width=2),
+        hoverinfo="skip",
+    )
+    fig.update_xaxes(
+        title="codes, oldest first; white lines part visits",
+        showticklabels=False,
+        range=[-0.5, len(table) - 0.5],
+        showgrid=False,
+    ).update_yaxes(
+        range=[len(ways) - 0.5, -0.5], tickvals=list(range(len(ways))), ticktext=ways, showgrid=False
+    )
     return _style(fig, title, height=110 + 38 * len(ways), showlegend=False).update_layout(margin_l=150)
 
+
 def contrast(
-    table, # of `phenotypes.characterise`, of one cluster: name, inside, outside, q
+    table,  # of `phenotypes.characterise`, of one cluster: name, inside, outside, q
     title="What tells the group from the rest",
     most=15,
-)->go.Figure:
+) -> go.Figure:
     "Codes by the share of the group that ever had them (filled) and the share of the rest (open), the surest first."
     t = table.head(most)
     fig = go.Figure()
-    fig.add_scatter(x=t[["outside", "inside"]].assign(gap=None).to_numpy().ravel(), y=np.repeat(t["name"].str[:48], 3), mode="lines", line=dict(color=LIGHT, width=3), hoverinfo="skip", showlegend=False)
+    fig.add_scatter(
+        x=t[["outside", "inside"]].assign(gap=None).to_numpy().ravel(),
+        y=np.repeat(t["name"].str[:48], 3),
+        mode="lines",
+        line=dict(color=LIGHT, width=3),
+        hoverinfo="skip",
+        showlegend=False,
+    )
     for side, name, symbol in (("outside", "the rest", "circle-open"), ("inside", "the group", "circle")):
-        fig.add_scatter(x=t[side], y=t["name"].str[:48], mode="markers", name=name, marker=dict(size=11, symbol=symbol, color=PALETTE[0] if side == "inside" else GREY, line=dict(width=2)), customdata=t[["q"]].to_numpy(), hovertemplate="%{y}<br>" + in_figure(name) + " %{x:.0%}, q %{customdata[0]:.2g}<extra></extra>")
-    fig.update_yaxes(autorange="reversed").update_xaxes(title="share of patients that ever had the code", tickformat=".0%", range=[-0.03, 1.03])
-    return _style(fig, title, height=130 + 24 * max(4, len(t))).update_layout(margin_l=320, legend=dict(orientation="h", y=1.06, x=0))
+        fig.add_scatter(
+            x=t[side],
+            y=t["name"].str[:48],
+            mode="markers",
+            name=name,
+            marker=dict(
+                size=11, symbol=symbol, color=PALETTE[0] if side == "inside" else GREY, line=dict(width=2)
+            ),
+            customdata=t[["q"]].to_numpy(),
+            hovertemplate="%{y}<br>" + in_figure(name) + " %{x:.0%}, q %{customdata[0]:.2g}<extra></extra>",
+        )
+    fig.update_yaxes(autorange="reversed").update_xaxes(
+        title="share of patients that ever had the code", tickformat=".0%", range=[-0.03, 1.03]
+    )
+    return _style(fig, title, height=130 + 24 * max(4, len(t))).update_layout(
+        margin_l=320, legend=dict(orientation="h", y=1.06, x=0)
+    )

@@ -15,29 +15,43 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..data.batch import collate, recent_windows
+from ..data.markup import fill, joined, table
+from ..data.vocab import FIRST_CODE
 from . import arrays, plots
 from .attribution import History, attribution, methods_of, sanity_check
-from ..data.batch import collate, recent_windows
-from ..scores.disclosure import small, threshold
-from ..data.markup import fill, joined, table
 from .plotly_widget import Plot
+from ..scores.disclosure import small, threshold
 from ..tasks.phenotypes import characterise, lifetimes
 from ..tasks.saved import open_tuned
-from ..data.vocab import FIRST_CODE
 
 # %% ../../nbs/7_explore/40_widgets.ipynb #6edd3473
 class Desk:
     "What is being looked at: the patients of a run on a map, one of them chosen, its history perhaps edited, and a group. `other`: a second run on the same cohort, to compare; `tuned`: folders of tuned encoders (of the job `finetune`), whose questions are put to the history on the desk."
+
     near = 10
+
     def __init__(self, run, method="umap", other=None, tuned=()):
-        self.run, self.other, self.encoder, self.cohort, self.vocab = run, other, run.encoder.eval(), run.cohort, run.vocab
-        own = run.config["encoder"]                                   # trusted since the run was opened; no other class is
+        self.run, self.other, self.encoder, self.cohort, self.vocab = (
+            run,
+            other,
+            run.encoder.eval(),
+            run.cohort,
+            run.vocab,
+        )
+        own = run.config["encoder"]  # trusted since the run was opened; no other class is
         self.tuned = [open_tuned(folder, trust=own) for folder in tuned]
         for t, folder in zip(self.tuned, tuned):
-            if t.vocab.codes != self.vocab.codes: raise ValueError(f"{folder} was tuned from a run with another vocabulary than {run.folder}; tune this one.")
+            if t.vocab.codes != self.vocab.codes:
+                raise ValueError(
+                    f"{folder} was tuned from a run with another vocabulary than {run.folder}; tune this one."
+                )
         frame = run.embed("all")
         self.ids, self.vectors = frame["subject_id"].to_numpy(), np.stack(frame["vector"]).astype(np.float32)
-        if other is not None and other.cohort.info["fingerprint"] != self.cohort.info["fingerprint"]: raise ValueError(f"{other.folder} was trained on another cohort than {run.folder}; compare runs on the same patients.")
+        if other is not None and other.cohort.info["fingerprint"] != self.cohort.info["fingerprint"]:
+            raise ValueError(
+                f"{other.folder} was trained on another cohort than {run.folder}; compare runs on the same patients."
+            )
         self.at, self.group = {int(s): i for i, s in enumerate(self.ids)}, None
         self.row = dict(zip(self.cohort.sequences.subject_id.tolist(), range(len(self.cohort.sequences))))
         self.project(method)
@@ -48,26 +62,43 @@ class Desk:
         places = self.run.places("all", method)
         self.frame = places.assign(**self.more.loc[places["subject_id"]].reset_index(drop=True))
         self.map = arrays.Projection(self.vectors, self.frame[["x", "y"]].to_numpy(), method)
-    @cached_property
-    def more(self)->pd.DataFrame:
-        "By subject: what a map can be coloured by beyond `arrays.facts`."
-        from sklearn.cluster import KMeans
-        died = self.cohort.subjects.set_index("subject_id")["death"].notna().reindex(self.ids)
-        cluster = KMeans(min(8, len(self.ids)), n_init=3, random_state=0).fit_predict(self.vectors)
-        return pd.DataFrame({"died": np.where(died, "yes", "no"), "cluster": pd.Series(cluster).astype(str).to_numpy()}, index=self.ids)
 
     @cached_property
-    def names(self)->list: return list(dict.fromkeys(self.vocab.names(np.arange(FIRST_CODE, len(self.vocab)))))
+    def more(self) -> pd.DataFrame:
+        "By subject: what a map can be coloured by beyond `arrays.facts`."
+        from sklearn.cluster import KMeans
+
+        died = self.cohort.subjects.set_index("subject_id")["death"].notna().reindex(self.ids)
+        cluster = KMeans(min(8, len(self.ids)), n_init=3, random_state=0).fit_predict(self.vectors)
+        return pd.DataFrame(
+            {"died": np.where(died, "yes", "no"), "cluster": pd.Series(cluster).astype(str).to_numpy()},
+            index=self.ids,
+        )
+
+    @cached_property
+    def names(self) -> list:
+        return list(dict.fromkeys(self.vocab.names(np.arange(FIRST_CODE, len(self.vocab)))))
+
     @property
-    def columns(self)->list: return [c for c in self.frame if c not in ("x", "y", "subject_id")]
-    def most_telling(self)->int:
+    def columns(self) -> list:
+        return [c for c in self.frame if c not in ("x", "y", "subject_id")]
+
+    def most_telling(self) -> int:
         rows = [self.row[i] for i in self.ids[:200].tolist()]
         return int(self.ids[arrays.most_varied(self._window(rows), self.vocab)])
-    def _window(self, rows): return collate(self.cohort.sequences, recent_windows(self.cohort.sequences, np.array(rows), self.encoder.config.max_seq_length))
+
+    def _window(self, rows):
+        return collate(
+            self.cohort.sequences,
+            recent_windows(self.cohort.sequences, np.array(rows), self.encoder.config.max_seq_length),
+        )
 
     def select(self, subject_id):
         "Choose a patient; its history is unedited again."
-        if int(subject_id) not in self.at: raise ValueError(f"no patient {subject_id} in this run; ids are {self.ids.min()} … {self.ids.max()}, as the map shows them.")
+        if int(subject_id) not in self.at:
+            raise ValueError(
+                f"no patient {subject_id} in this run; ids are {self.ids.min()} … {self.ids.max()}, as the map shows them."
+            )
         self.chosen = int(subject_id)
         self.original = History.of(self._window([self.row[self.chosen]]))
         self.edit(self.original)
@@ -75,117 +106,217 @@ class Desk:
     def edit(self, history):
         "Put an edited history on the desk, and encode it."
         window = history.batch(self.encoder.config.max_seq_length)
-        with torch.no_grad(): vector = self.encoder(window).patient.numpy()
+        with torch.no_grad():
+            vector = self.encoder(window).patient.numpy()
         self.current, self.window, self.vector = history, window, vector
         self._said = {}
 
     @property
-    def edited(self)->bool: return self.current is not self.original
-    @property
-    def place(self): return self.map.place(self.vector)[0]
-    @property
-    def moved(self)->float: return float(np.linalg.norm(self.vector[0] - self.vectors[self.at[self.chosen]]) / np.linalg.norm(self.vectors[self.at[self.chosen]]))
+    def edited(self) -> bool:
+        return self.current is not self.original
 
-    def find(self, text)->tuple:
+    @property
+    def place(self):
+        return self.map.place(self.vector)[0]
+
+    @property
+    def moved(self) -> float:
+        return float(
+            np.linalg.norm(self.vector[0] - self.vectors[self.at[self.chosen]])
+            / np.linalg.norm(self.vectors[self.at[self.chosen]])
+        )
+
+    def find(self, text) -> tuple:
         "A patient (its id), or everybody with a code whose code or name contains the text: (chosen or None, ids or None)."
         text = str(text).strip()
-        if text.isdigit() and int(text) in self.at: return int(text), None
-        hits = np.flatnonzero([text.lower() in c.lower() or text.lower() in n.lower() for c, n in zip(self.vocab.decode(np.arange(len(self.vocab))), self.vocab.names(np.arange(len(self.vocab))))]) if text else []
+        if text.isdigit() and int(text) in self.at:
+            return int(text), None
+        hits = (
+            np.flatnonzero(
+                [
+                    text.lower() in c.lower() or text.lower() in n.lower()
+                    for c, n in zip(
+                        self.vocab.decode(np.arange(len(self.vocab))),
+                        self.vocab.names(np.arange(len(self.vocab))),
+                    )
+                ]
+            )
+            if text
+            else []
+        )
         s = self.cohort.sequences
         have = np.unique(np.repeat(s.subject_id, np.diff(s.offsets))[np.isin(s.code, hits)])
-        if not len(hits) or not len(have): raise ValueError(f"{text!r}: no patient of that id, and no code or name with it in this run's vocabulary.")
+        if not len(hits) or not len(have):
+            raise ValueError(
+                f"{text!r}: no patient of that id, and no code or name with it in this run's vocabulary."
+            )
         return None, have[np.isin(have, self.ids)]
 
-    def neighbours(self)->pd.DataFrame:
+    def neighbours(self) -> pd.DataFrame:
         "The patients nearest to the history on the desk: subject_id, distance, facts, and what they share with the chosen one (rare codes first) and what not."
         index, distance = (x[0] for x in arrays.neighbours(self.vectors, self.vector, self.near + 1))
         keep = self.ids[index] != self.chosen
-        index, distance = index[keep][:self.near], distance[keep][:self.near]
+        index, distance = index[keep][: self.near], distance[keep][: self.near]
         kin = [arrays.shared(self.cohort, self.chosen, i) for i in self.ids[index].tolist()]
         first = lambda names: ", ".join(n[:40] for n in names[:3]) or "–"
-        return self.frame.iloc[index][["subject_id", "disease", "age", "sex"]].assign(age=lambda t: t["age"].astype("Int64"), distance=distance.round(3), share=[first(k["both"]) for k in kin], **{"only they": [first(k["only other"]) for k in kin], "only this one": [first(k["only one"]) for k in kin]}).reset_index(drop=True)
+        return (
+            self.frame.iloc[index][["subject_id", "disease", "age", "sex"]]
+            .assign(
+                age=lambda t: t["age"].astype("Int64"),
+                distance=distance.round(3),
+                share=[first(k["both"]) for k in kin],
+                **{
+                    "only they": [first(k["only other"]) for k in kin],
+                    "only this one": [first(k["only one"]) for k in kin],
+                },
+            )
+            .reset_index(drop=True)
+        )
 
     @cached_property
-    def methods(self)->list: return methods_of(self.encoder)
-    def weights(self, way)->np.ndarray:
+    def methods(self) -> list:
+        return methods_of(self.encoder)
+
+    def weights(self, way) -> np.ndarray:
         "(t) of the history on the desk."
-        if way not in self._said: self._said[way] = attribution(self.encoder, self.window, way)
+        if way not in self._said:
+            self._said[way] = attribution(self.encoder, self.window, way)
         return self._said[way]
 
-    def history(self, way=None)->pd.DataFrame: return arrays.history(self.window, 0, self.vocab, None if way is None else self.weights(way))
-    def tokens(self)->pd.DataFrame:
+    def history(self, way=None) -> pd.DataFrame:
+        return arrays.history(self.window, 0, self.vocab, None if way is None else self.weights(way))
+
+    def tokens(self) -> pd.DataFrame:
         t = self.history()
         return t[["name", "visit"]].assign(**{w: self.weights(w)[t["position"]] for w in self.methods})
-    def attention(self)->np.ndarray: return arrays.attention(self.encoder, self.window)[0]
-    def expects(self, history=None)->pd.DataFrame: return arrays.what_next(self.encoder, self.run.objective, history or self.current, self.vocab)
-    def before_and_after(self)->pd.DataFrame:
+
+    def attention(self) -> np.ndarray:
+        return arrays.attention(self.encoder, self.window)[0]
+
+    def expects(self, history=None) -> pd.DataFrame:
+        return arrays.what_next(self.encoder, self.run.objective, history or self.current, self.vocab)
+
+    def before_and_after(self) -> pd.DataFrame:
         "What the model expects of the history as it was, and as it is now: name, before, after."
         before, after = (self.expects(s).set_index("name")["p"] for s in (self.original, self.current))
-        return pd.DataFrame({"before": before[~before.index.duplicated()], "after": after[~after.index.duplicated()]}).sort_values("after", ascending=False).rename_axis("name").reset_index()
+        return (
+            pd.DataFrame(
+                {"before": before[~before.index.duplicated()], "after": after[~after.index.duplicated()]}
+            )
+            .sort_values("after", ascending=False)
+            .rename_axis("name")
+            .reset_index()
+        )
 
-    def risk(self, tuned, history)->float:
+    def risk(self, tuned, history) -> float:
         "What a tuned encoder gives for a history, were it asked at its end: no code older than its look-back."
         back = tuned.question["lookback"]
         known = history if back is None else history[history.day >= history.day.max() - back]
         return float(tuned.predict_windows(known.batch(tuned.encoder.config.max_seq_length), self.cohort)[0])
-    def risks(self)->pd.DataFrame:
+
+    def risks(self) -> pd.DataFrame:
         "Each tuned encoder's question and its answer for the history as it was, and as it is now: question, before, after."
         asked = lambda q: q if isinstance(q, str) else f"{q['task']}, {q['horizon'] or 3 * 365} days"
-        return pd.DataFrame([{"question": asked(t.question["asked"]), "before": self.risk(t, self.original), "after": self.risk(t, self.current)} for t in self.tuned], columns=["question", "before", "after"])
+        return pd.DataFrame(
+            [
+                {
+                    "question": asked(t.question["asked"]),
+                    "before": self.risk(t, self.original),
+                    "after": self.risk(t, self.current),
+                }
+                for t in self.tuned
+            ],
+            columns=["question", "before", "after"],
+        )
 
     def choose(self, subject_ids):
         "A group, by ids; None or nobody: everybody."
-        self.group = None if subject_ids is None or not len(subject_ids) else [self.at[int(i)] for i in subject_ids]
+        self.group = (
+            None if subject_ids is None or not len(subject_ids) else [self.at[int(i)] for i in subject_ids]
+        )
 
-    def contrast(self)->pd.DataFrame:
+    def contrast(self) -> pd.DataFrame:
         "Codes that tell the group from the rest: name, kind, inside, outside, odds_ratio, q, of the whole record, by Fisher's exact test, corrected (Benjamini and Hochberg)."
-        if self.group is None or not 0 < len(self.group) < len(self.ids): raise ValueError("choose some patients on the map first (lasso), neither none nor all.")
+        if self.group is None or not 0 < len(self.group) < len(self.ids):
+            raise ValueError("choose some patients on the map first (lasso), neither none nor all.")
         rows, label = np.array([self.row[i] for i in self.ids.tolist()]), np.zeros(len(self.ids), int)
         label[self.group] = 1
-        return characterise(self.cohort, rows, label, min(11, max(2, len(self.group)))).query("cluster == 1").drop(columns="cluster").reset_index(drop=True)
+        return (
+            characterise(self.cohort, rows, label, min(11, max(2, len(self.group))))
+            .query("cluster == 1")
+            .drop(columns="cluster")
+            .reset_index(drop=True)
+        )
 
-    def exported(self, table)->tuple:
+    def exported(self, table) -> tuple:
         "What of `contrast` may be passed on, without the codes that few have, or all but few, inside or outside; and a sentence on what is not."
         least, inside, everybody = threshold(self.cohort.report.public), len(self.group), len(self.ids)
-        few = np.any([small((table[c] * n).round(), least, of=n) for c, n in (("inside", inside), ("outside", everybody - inside))], axis=0) | small(inside, least, of=everybody)
-        return table[~few], f" (without {few.sum():,} that tell of fewer than {least} patients)" * bool(few.sum())
+        few = np.any(
+            [
+                small((table[c] * n).round(), least, of=n)
+                for c, n in (("inside", inside), ("outside", everybody - inside))
+            ],
+            axis=0,
+        ) | small(inside, least, of=everybody)
+        return table[~few], f" (without {few.sum():,} that tell of fewer than {least} patients)" * bool(
+            few.sum()
+        )
 
-    def lifetimes(self)->dict:
+    def lifetimes(self) -> dict:
         "Ages at death or at the end, of the group and the rest, for `plots.kaplan_meier`."
         inside = np.isin(np.arange(len(self.ids)), self.group)
-        return {name: lifetimes(self.cohort, np.array([self.row[i] for i in self.ids[who].tolist()])) for name, who in (("the group", inside), ("the rest", ~inside))}
+        return {
+            name: lifetimes(self.cohort, np.array([self.row[i] for i in self.ids[who].tolist()]))
+            for name, who in (("the group", inside), ("the rest", ~inside))
+        }
 
     @property
-    def elsewhere(self)->dict:
+    def elsewhere(self) -> dict:
         "x and y of the patients on the map of the other run."
         places = self.other.places("all", self.map.method).set_index("subject_id").loc[self.ids, ["x", "y"]]
         return {c: places[c].to_numpy() for c in places}
 
-    def agreement(self)->np.ndarray:
+    def agreement(self) -> np.ndarray:
         "Of each patient, the share of ten nearest neighbours that the other run agrees on."
         theirs = self.other.embed("all").set_index("subject_id").loc[self.ids, "vector"]
         return arrays.neighbourhood_overlap(self.vectors, np.stack(theirs))
 
-    def describe(self)->str:
+    def describe(self) -> str:
         "What is on the desk, in a sentence: for those who do not see it."
         f = self.frame.iloc[self.at[self.chosen]]
         text = f"Patient {self.chosen}: {f['age']:.0f} years, {'man' if f['sex'] == 'M' else 'woman'}, {f['disease']}; {len(self.original)} codes in {self.original.visit.max()} visits in the window."
-        if self.edited: text += f" Edited ({len(self.current)} codes): the vector has moved by {self.moved:.1%} of its length" + (f"; places on this map are right to {self.map.error:.0%} of its spread." if self.map.error else ".")
+        if self.edited:
+            text += (
+                f" Edited ({len(self.current)} codes): the vector has moved by {self.moved:.1%} of its length"
+                + (
+                    f"; places on this map are right to {self.map.error:.0%} of its spread."
+                    if self.map.error
+                    else "."
+                )
+            )
         return text + (f" Group: {len(self.group):,} of {len(self.ids):,} patients." if self.group else "")
 
 # %% ../../nbs/7_explore/40_widgets.ipynb #38f4d590
-def as_html(frame, digits=3): return table(frame, {c: f"{{:.{digits}f}}" for c in frame.select_dtypes("floating")}, index=False)
+def as_html(frame, digits=3):
+    return table(frame, dict.fromkeys(frame.select_dtypes("floating"), f"{{:.{digits}f}}"), index=False)
+
 
 def button(text, tip, press):
     b = W.Button(description=text, tooltip=tip, layout=W.Layout(width="auto"))
     b.on_click(lambda _: press())
     return b
 
-def on_change(widget, f): widget.observe(lambda change: f(change["new"]), "value"); return widget
+
+def on_change(widget, f):
+    widget.observe(lambda change: f(change["new"]), "value")
+    return widget
+
 
 class View:
     "`box`, and `draw()`; `act(change)` does something to the desk and draws everything anew."
+
     figures, colour = (), "disease"
+
     def __init__(self, desk, act):
         self.desk, self.act = desk, act
         self.make()
@@ -198,33 +329,64 @@ class View:
 # %% ../../nbs/7_explore/40_widgets.ipynb #0808b279
 class MapView(View):
     "Patients as points; click one, lasso many."
+
     def make(self):
         self.fig, self.legend = self.widget(self._figure()), W.HTML()
         self.box = W.VBox([self.fig, self.legend])
-        self.fig.on_click(lambda trace, i: trace == 0 and self.act(lambda: self.desk.select(self.desk.ids[i])))
-        self.fig.on_select(lambda points: self.act(lambda: self.desk.choose(None if points is None else self.desk.ids[points])))
+        self.fig.on_click(
+            lambda trace, i: trace == 0 and self.act(lambda: self.desk.select(self.desk.ids[i]))
+        )
+        self.fig.on_select(
+            lambda points: self.act(
+                lambda: self.desk.choose(None if points is None else self.desk.ids[points])
+            )
+        )
 
-    def shown(self)->tuple:
+    def shown(self) -> tuple:
         "The run, its patients with their places, and where the edited history would lie, or None."
         return self.desk.run, self.desk.frame, self.desk.place if self.desk.edited else None
 
     def _figure(self):
         d, (run, frame, what_if) = self.desk, self.shown()
-        near, self.drawn = [d.at[i] for i in d.neighbours()["subject_id"].tolist()], (self.colour, d.map.method)
-        return plots.linked_map(frame, self.colour, d.at[d.chosen], near, d.group, what_if, f"{run.config['encoder']}, {run.config.get('objective')}")
+        near, self.drawn = (
+            [d.at[i] for i in d.neighbours()["subject_id"].tolist()],
+            (self.colour, d.map.method),
+        )
+        return plots.linked_map(
+            frame,
+            self.colour,
+            d.at[d.chosen],
+            near,
+            d.group,
+            what_if,
+            f"{run.config['encoder']}, {run.config.get('objective')}",
+        )
 
     def draw(self):
         same = self.drawn == (self.colour, self.desk.map.method)
         self.fig.patch(self._figure(), range(4)) if same else self.fig.show(self._figure())
         legend = plots.colours_of(self.desk.frame[self.colour])[1] or {}
-        said = (fill("<span><i style='background:{}'></i>{} ({:,})</span>", c, name, n) for name, (c, n) in legend.items())
+        said = (
+            fill("<span><i style='background:{}'></i>{} ({:,})</span>", c, name, n)
+            for name, (c, n) in legend.items()
+        )
         self.legend.value = fill("<div class=legend>{}</div>", joined(said))
 
 # %% ../../nbs/7_explore/40_widgets.ipynb #f1b223c4
 class PatientView(View):
     "The history on a time axis; a code's size is what the chosen way of asking says of it."
+
     def make(self):
-        self.way = on_change(W.Dropdown(options=["equal", *self.desk.methods], value=self.desk.methods[0], description="size of a code", style={"description_width": "initial"}, layout=W.Layout(width="330px")), lambda _: self.act(lambda: None))
+        self.way = on_change(
+            W.Dropdown(
+                options=["equal", *self.desk.methods],
+                value=self.desk.methods[0],
+                description="size of a code",
+                style={"description_width": "initial"},
+                layout=W.Layout(width="330px"),
+            ),
+            lambda _: self.act(lambda: None),
+        )
         self.pointed = lambda place: None
         self.fig = self.widget(self._figure())
         self.box = W.VBox([self.way, self.fig])
@@ -232,14 +394,24 @@ class PatientView(View):
 
     def _figure(self):
         way = None if self.way.value == "equal" else self.way.value
-        return plots.timeline(self.desk.history(way), f"Patient {self.desk.chosen}" + (", edited" if self.desk.edited else ""), way or "weight").update_layout(height=430)
+        return plots.timeline(
+            self.desk.history(way),
+            f"Patient {self.desk.chosen}" + (", edited" if self.desk.edited else ""),
+            way or "weight",
+        ).update_layout(height=430)
 
-    def draw(self): self.fig.show(self._figure())
+    def draw(self):
+        self.fig.show(self._figure())
+
 
 class NeighboursView(View):
     "Who is nearest, and what they share; choose one to go there."
+
     def make(self):
-        self.choice = on_change(W.Select(rows=11, layout=W.Layout(width="230px")), lambda new: new is not None and self.act(lambda: self.desk.select(new)))
+        self.choice = on_change(
+            W.Select(rows=11, layout=W.Layout(width="230px")),
+            lambda new: new is not None and self.act(lambda: self.desk.select(new)),
+        )
         self.table = W.HTML()
         self.box = W.HBox([self.choice, self.table])
 
@@ -249,82 +421,198 @@ class NeighboursView(View):
         self.choice.value = None
         self.table.value = as_html(n)
 
+
 class WhatIfView(View):
     "Take a code or a visit away, add one, move one: the history is encoded again."
+
     def make(self):
         d, press = self.desk, lambda text, tip, f: button(text, tip, lambda: self.act(f))
         self.code = W.Dropdown(description="code", layout=W.Layout(width="520px"))
-        self.days = W.IntSlider(min=-3650, max=3650, step=30, value=365, description="days", continuous_update=False, layout=W.Layout(width="380px"))
-        self.new = W.Combobox(options=self.desk.names, placeholder="a code's name", description="new", layout=W.Layout(width="380px"))
-        self.without = press("without this code", "encode again without it", lambda: d.edit(d.current.without(self.code.value)))
-        self.without_visit = press("without its visit", "encode again without the visit of this code", lambda: d.edit(d.current.without_visit(self.visit)))
-        self.move = press("move its visit", "by so many days", lambda: d.edit(d.current.move(self.visit, self.days.value)))
-        self.add = press("add to its visit", "one more code", lambda: d.edit(d.current.add(self._id(), self.visit)))
+        self.days = W.IntSlider(
+            min=-3650,
+            max=3650,
+            step=30,
+            value=365,
+            description="days",
+            continuous_update=False,
+            layout=W.Layout(width="380px"),
+        )
+        self.new = W.Combobox(
+            options=self.desk.names,
+            placeholder="a code's name",
+            description="new",
+            layout=W.Layout(width="380px"),
+        )
+        self.without = press(
+            "without this code", "encode again without it", lambda: d.edit(d.current.without(self.code.value))
+        )
+        self.without_visit = press(
+            "without its visit",
+            "encode again without the visit of this code",
+            lambda: d.edit(d.current.without_visit(self.visit)),
+        )
+        self.move = press(
+            "move its visit", "by so many days", lambda: d.edit(d.current.move(self.visit, self.days.value))
+        )
+        self.add = press(
+            "add to its visit", "one more code", lambda: d.edit(d.current.add(self._id(), self.visit))
+        )
         self.reset = press("as it was", "undo every edit", lambda: d.edit(d.original))
         self.answer = W.HTML()
-        self.box = W.VBox([W.HBox([self.code, self.without, self.without_visit]), W.HBox([self.days, self.move]), W.HBox([self.new, self.add, self.reset]), self.answer])
+        self.box = W.VBox(
+            [
+                W.HBox([self.code, self.without, self.without_visit]),
+                W.HBox([self.days, self.move]),
+                W.HBox([self.new, self.add, self.reset]),
+                self.answer,
+            ]
+        )
 
-    def point(self, place): self.code.value = place
+    def point(self, place):
+        self.code.value = place
+
     @property
-    def visit(self): return int(self.desk.current.visit[self.code.value])
+    def visit(self):
+        return int(self.desk.current.visit[self.code.value])
 
     def _id(self):
-        if self.new.value not in self.desk.names: raise ValueError(f"{self.new.value!r} is no code of this run; choose one from the list.")
-        return FIRST_CODE + list(self.desk.vocab.names(np.arange(FIRST_CODE, len(self.desk.vocab)))).index(self.new.value)
+        if self.new.value not in self.desk.names:
+            raise ValueError(f"{self.new.value!r} is no code of this run; choose one from the list.")
+        return FIRST_CODE + list(self.desk.vocab.names(np.arange(FIRST_CODE, len(self.desk.vocab)))).index(
+            self.new.value
+        )
 
     def draw(self):
         h, was = self.desk.history(), self.code.value
-        self.code.options = [(f"{i + 1}. visit {r.visit}, {r.kind}: {r.name}"[:90], i) for i, r in enumerate(h.itertuples())]
+        self.code.options = [
+            (f"{i + 1}. visit {r.visit}, {r.kind}: {r.name}"[:90], i) for i, r in enumerate(h.itertuples())
+        ]
         self.code.value = was if was is not None and was < len(h) else 0
-        try: told = fill("<p>What the model expects ({}), before and after:</p>{}", self.desk.run.config.get("objective"), as_html(self.desk.before_and_after().head(10)))
-        except ValueError as why: told = fill("<p>{}</p>", why)
-        risks = fill("<p>What it was tuned to answer, were it asked now:</p>{}", as_html(self.desk.risks())) if self.desk.tuned else ""
+        try:
+            told = fill(
+                "<p>What the model expects ({}), before and after:</p>{}",
+                self.desk.run.config.get("objective"),
+                as_html(self.desk.before_and_after().head(10)),
+            )
+        except ValueError as why:
+            told = fill("<p>{}</p>", why)
+        risks = (
+            fill("<p>What it was tuned to answer, were it asked now:</p>{}", as_html(self.desk.risks()))
+            if self.desk.tuned
+            else ""
+        )
         self.answer.value = joined([risks, told])
 
 # %% ../../nbs/7_explore/40_widgets.ipynb #aa922194
 class AttentionView(View):
     "Each way of asking what mattered, side by side; one head at a time; and the same on random weights."
+
     def make(self):
         self.strip = self.widget(plots.token_strip(self.desk.tokens()))
         self.check = button("is it the model?", "the same with random weights", lambda: self.act(self._check))
-        self.sane = W.HTML("<p>Attention is where a layer looked, not what mattered. Compare the ways; compare with random weights.</p>")
+        self.sane = W.HTML(
+            "<p>Attention is where a layer looked, not what mattered. Compare the ways; compare with random weights.</p>"
+        )
         parts = [self.strip, W.HBox([self.check, self.sane])]
-        try: weights = self.desk.attention()
-        except ValueError as why: self.grid = None; parts.append(W.HTML(fill("<p>{}</p>", why)))
+        try:
+            weights = self.desk.attention()
+        except ValueError as why:
+            self.grid = None
+            parts.append(W.HTML(fill("<p>{}</p>", why)))
         else:
-            self.layer, self.head = (on_change(W.IntSlider(description=name, min=0, max=weights.shape[i] - 1), lambda _: self.act(lambda: None)) for i, name in enumerate(("layer", "head")))
-            self.every = on_change(W.ToggleButton(description="all heads", tooltip="every head of every layer, or one", layout=W.Layout(width="110px")), lambda _: self.act(lambda: None))
+            self.layer, self.head = (
+                on_change(
+                    W.IntSlider(description=name, min=0, max=weights.shape[i] - 1),
+                    lambda _: self.act(lambda: None),
+                )
+                for i, name in enumerate(("layer", "head"))
+            )
+            self.every = on_change(
+                W.ToggleButton(
+                    description="all heads",
+                    tooltip="every head of every layer, or one",
+                    layout=W.Layout(width="110px"),
+                ),
+                lambda _: self.act(lambda: None),
+            )
             self.grid = self.widget(self._grid(weights))
             parts += [W.HBox([self.layer, self.head, self.every]), self.grid]
         self.box = W.VBox(parts)
 
     def _grid(self, weights):
-        layer, head, names = self.layer.value, self.head.value, self.desk.vocab.names(self.desk.window.codes[0].numpy())
-        if self.every.value: return plots.attention_grid(weights.round(3), names, "Every head: a row looks, a column is looked at")
-        return plots.attention_grid(weights[layer:layer + 1, head:head + 1].round(4), names, f"Layer {layer}, head {head}: a row looks, a column is looked at").update_layout(height=480).update_annotations(text="")
+        layer, head, names = (
+            self.layer.value,
+            self.head.value,
+            self.desk.vocab.names(self.desk.window.codes[0].numpy()),
+        )
+        if self.every.value:
+            return plots.attention_grid(
+                weights.round(3), names, "Every head: a row looks, a column is looked at"
+            )
+        return (
+            plots.attention_grid(
+                weights[layer : layer + 1, head : head + 1].round(4),
+                names,
+                f"Layer {layer}, head {head}: a row looks, a column is looked at",
+            )
+            .update_layout(height=480)
+            .update_annotations(text="")
+        )
 
     def _check(self):
         s = sanity_check(self.desk.encoder, self.desk.window)
-        self.sane.value = fill("<p>Rank correlation with the same encoder on random weights. Near 1: the picture says nothing of what was learnt.</p>{}",
-                               as_html(s.rename("correlation").rename_axis("way").reset_index(), 2))
+        self.sane.value = fill(
+            "<p>Rank correlation with the same encoder on random weights. Near 1: the picture says nothing of what was learnt.</p>{}",
+            as_html(s.rename("correlation").rename_axis("way").reset_index(), 2),
+        )
 
     def draw(self):
         self.strip.show(plots.token_strip(self.desk.tokens()))
-        if self.grid is not None: self.grid.show(self._grid(self.desk.attention()))
+        if self.grid is not None:
+            self.grid.show(self._grid(self.desk.attention()))
+
 
 class GroupView(View):
     "What tells the lassoed from the rest, in codes and lifetimes; the table can be taken away."
+
     def make(self):
         self.text = W.HTML("<p>Draw a lasso on the map, or find a code.</p>")
-        self.codes, self.lives = self.widget(plots.contrast(pd.DataFrame({"name": ["–"], "inside": [0.0], "outside": [0.0], "q": [1.0]}))), self.widget(plots.kaplan_meier({k: (np.arange(9.0), np.zeros(9, bool)) for k in ("the group", "the rest")}, "Lifetimes", unit=1))
+        self.codes, self.lives = (
+            self.widget(
+                plots.contrast(pd.DataFrame({"name": ["–"], "inside": [0.0], "outside": [0.0], "q": [1.0]}))
+            ),
+            self.widget(
+                plots.kaplan_meier(
+                    {k: (np.arange(9.0), np.zeros(9, bool)) for k in ("the group", "the rest")},
+                    "Lifetimes",
+                    unit=1,
+                )
+            ),
+        )
         self.box = W.VBox([self.text, self.codes, self.lives])
 
     def draw(self):
         d = self.desk
-        if d.group is None: self.text.value = "<p>Draw a lasso on the map, or find a code.</p>"; return
+        if d.group is None:
+            self.text.value = "<p>Draw a lasso on the map, or find a code.</p>"
+            return
         t, f = d.contrast(), d.frame.iloc[d.group]
         kept, why = d.exported(t)
         data = base64.b64encode(kept.to_csv(index=False).encode()).decode()
-        who = fill("{:,} of {:,} patients; age {:.0f} ({:.0f}–{:.0f}), {:.0%} men, {:.0%} died.", len(f), len(d.ids), *f["age"].quantile([0.5, 0.25, 0.75]), (f["sex"] == "M").mean(), (f["died"] == "yes").mean())
-        self.text.value = fill("<p>{} <a download=group.csv href='data:text/csv;base64,{}'>{:,} codes as CSV</a>{}</p>", who, data, len(kept), why)
-        self.codes.show(plots.contrast(t)); self.lives.show(plots.kaplan_meier(d.lifetimes(), "Lifetimes", unit=1))
+        who = fill(
+            "{:,} of {:,} patients; age {:.0f} ({:.0f}–{:.0f}), {:.0%} men, {:.0%} died.",
+            len(f),
+            len(d.ids),
+            *f["age"].quantile([0.5, 0.25, 0.75]),
+            (f["sex"] == "M").mean(),
+            (f["died"] == "yes").mean(),
+        )
+        self.text.value = fill(
+            "<p>{} <a download=group.csv href='data:text/csv;base64,{}'>{:,} codes as CSV</a>{}</p>",
+            who,
+            data,
+            len(kept),
+            why,
+        )
+        self.codes.show(plots.contrast(t))
+        self.lives.show(plots.kaplan_meier(d.lifetimes(), "Lifetimes", unit=1))

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
-    from ehrseq.objectives.mlm import Objective as Objective, Loss as Loss, Targets as Targets, MLM as MLM
-    from ehrseq.objectives.objective import make_objective as make_objective
-    from ehrseq.objectives.nvp import NVP as NVP
     from ehrseq.objectives.contrastive import Contrastive as Contrastive
+    from ehrseq.objectives.mlm import MLM as MLM
+    from ehrseq.objectives.mlm import Loss as Loss
+    from ehrseq.objectives.mlm import Objective as Objective
+    from ehrseq.objectives.mlm import Targets as Targets
+    from ehrseq.objectives.nvp import NVP as NVP
+    from ehrseq.objectives.objective import make_objective as make_objective
     from ehrseq.objectives.skipgram import SkipGram as SkipGram
 
 _NAMES = {

@@ -20,13 +20,13 @@ from .mlm import Loss, Objective, device_of, examining
 
 # %% ../../nbs/4_objectives/30_contrastive.ipynb #4d0d3c52
 def view(
-    batch, # a `Batch`
-    u, # b t: one number a token; that of [CLS] decides the crop
-    shortest=0.5, # share of the visits that a crop keeps at least
-    dropout=0.2, # probability that a code is left out
-)->Batch:
+    batch,  # a `Batch`
+    u,  # b t: one number a token; that of [CLS] decides the crop
+    shortest=0.5,  # share of the visits that a crop keeps at least
+    dropout=0.2,  # probability that a code is left out
+) -> Batch:
     "A stretch of each window with some codes left out; always at least one code."
-    visits = batch.visits.amax(1)                                                        # b
+    visits = batch.visits.amax(1)  # b
     length = torch.ceil(visits * (shortest + (1 - shortest) * u[:, 0])).clamp(min=1)
     start = 1 + torch.floor(u[:, 0] * 997 % 1 * (visits - length + 1))
     inside = (batch.visits >= start[:, None]) & (batch.visits < (start + length)[:, None])
@@ -34,14 +34,15 @@ def view(
     luckiest = torch.where(inside, u, -1).argmax(1, keepdim=True)
     return keep_codes(batch, keep.scatter(1, luckiest, True))
 
-def stack(a, b)->Batch:
+
+def stack(a, b) -> Batch:
     "The rows of two batches, one after the other, padded to the longer."
     t = max(a.codes.shape[1], b.codes.shape[1])
     wide = lambda x: F.pad(x, (0, t - x.shape[1])) if x.dim() > 1 else x
     return Batch(*(torch.cat([wide(getattr(a, n)), wide(getattr(b, n))]) for n in Batch.__dataclass_fields__))
 
 # %% ../../nbs/4_objectives/30_contrastive.ipynb #3814c577
-def nt_xent(z, subject, temperature)->torch.Tensor:
+def nt_xent(z, subject, temperature) -> torch.Tensor:
     "Per view the negative log probability of finding its other view among all others: z (2b d), subject (2b) → (2b)."
     n = len(z) // 2
     other = torch.arange(2 * n, device=z.device).roll(n)
@@ -54,62 +55,100 @@ def nt_xent(z, subject, temperature)->torch.Tensor:
 @dataclass(frozen=True)
 class Views:
     "Whose each row of the inputs is (2b)."
+
     subject: torch.Tensor
 
-    def __len__(self): return len(self.subject)
-    def to(self, device): return Views(self.subject.to(device))
-    def part(self, start, stop): return self
+    def __len__(self):
+        return len(self.subject)
+
+    def to(self, device):
+        return Views(self.subject.to(device))
+
+    def part(self, start, stop):
+        return self
+
 
 class Contrastive(Objective):
     "SimCLR over two views of each window. Owns the projection."
+
     name, whole = "contrastive", True
 
     def __init__(self, encoder, num_codes=None, temperature=0.1):
         super().__init__()
         h, d = encoder.config.hidden_dim, encoder.config.embedding_dim
-        self.projection, self.temperature = nn.Sequential(nn.Linear(h, h), nn.GELU(), nn.Linear(h, d)), temperature
+        self.projection, self.temperature = (
+            nn.Sequential(nn.Linear(h, h), nn.GELU(), nn.Linear(h, d)),
+            temperature,
+        )
 
     def prepare(self, batch, generator):
         draw = lambda: torch.rand(batch.codes.shape, generator=generator).to(batch.codes.device)
         pair = stack(view(batch, draw()), view(batch, draw()))
         return pair, Views(pair.subject_id)
 
-    def vectors(self, encoded): return F.normalize(self.projection(encoded.patient).float(), dim=-1)
+    def vectors(self, encoded):
+        return F.normalize(self.projection(encoded.patient).float(), dim=-1)
 
-    def score(self, encoder, encoded, targets)->Loss:
+    def score(self, encoder, encoded, targets) -> Loss:
         value = nt_xent(self.vectors(encoded), targets.subject, self.temperature).mean()
         return Loss(value, {"contrastive": float(value.detach())})
 
-    def evaluate(self, encoder, loader)->pd.DataFrame:
+    def evaluate(self, encoder, loader) -> pd.DataFrame:
         """Two fixed views of each patient's most recent window, against those of all patients of the loader. Per patient: nll, guess (the nll of guessing), hit (the other view is the nearest),
         alignment (squared distance of its views) and others (mean of exp(-2 d²) to other patients' views): Wang & Isola 2020, §4."""
         rows, device = [], device_of(encoder)
         with examining(encoder, self):
             for batch in loader:
-                pair = (self.vectors(encoder(view(batch, _fixed(batch, salt)).to(device))).cpu() for salt in (1, 2))
+                pair = (
+                    self.vectors(encoder(view(batch, _fixed(batch, salt)).to(device))).cpu()
+                    for salt in (1, 2)
+                )
                 rows.append((batch.subject_id, *pair))
         who, a, b = (torch.cat(x) for x in zip(*rows))
-        return pd.concat([_judge(who, a, b, part, self.temperature) for part in torch.arange(len(who)).split(1024)], ignore_index=True)
+        return pd.concat(
+            [_judge(who, a, b, part, self.temperature) for part in torch.arange(len(who)).split(1024)],
+            ignore_index=True,
+        )
 
-    def summary(self, frame)->dict:
+    def summary(self, frame) -> dict:
         "Loss, share of views found again, alignment and uniformity (0: all in one place; near -4: all over the sphere). Warns of a collapse."
-        out = {"loss": frame["nll"].mean(), "top1": frame["hit"].mean(), "alignment": frame["alignment"].mean(), "uniformity": np.log(frame["others"].mean())}
-        if collapsed(frame): warnings.warn(f"contrastive: the patient vectors have collapsed into one place (loss {out['loss']:.2f}, guessing {frame['guess'].mean():.2f}; uniformity {out['uniformity']:.2f}). Lower the learning rate, raise the temperature or the batch size.")
+        out = {
+            "loss": frame["nll"].mean(),
+            "top1": frame["hit"].mean(),
+            "alignment": frame["alignment"].mean(),
+            "uniformity": np.log(frame["others"].mean()),
+        }
+        if collapsed(frame):
+            warnings.warn(
+                f"contrastive: the patient vectors have collapsed into one place (loss {out['loss']:.2f}, guessing {frame['guess'].mean():.2f}; uniformity {out['uniformity']:.2f}). Lower the learning rate, raise the temperature or the batch size."
+            )
         return {f"contrastive.{k}": float(v) for k, v in out.items()}
 
-def collapsed(frame)->bool:
+
+def collapsed(frame) -> bool:
     "True where the loss is that of guessing: all vectors are one, and no view can be told from another."
     return bool(frame["nll"].mean() > 0.95 * frame["guess"].mean())
+
 
 def _fixed(batch, salt):
     keys = scramble(batch.subject_id[:, None].numpy() * 10_007 + np.arange(batch.codes.shape[1]), salt)
     return torch.from_numpy(keys / 2**64).float()
 
+
 def _judge(who, a, b, part, temperature):
-    others = who[part][:, None] != who[None]                                                     # p n
+    others = who[part][:, None] != who[None]  # p n
     to_b, to_a = a[part] @ b.T, a[part] @ a.T
     own = (a[part] * b[part]).sum(1)
     strangers = torch.cat([to_b.masked_fill(~others, -torch.inf), to_a.masked_fill(~others, -torch.inf)], 1)
     nll = torch.cat([own[:, None], strangers], 1).div(temperature).log_softmax(1)[:, 0].neg()
     far = torch.where(others, torch.exp(-2 * (2 - 2 * to_b)), 0).sum(1) / others.sum(1).clamp(min=1)
-    return pd.DataFrame({"subject_id": who[part], "nll": nll, "guess": (1 + 2 * others.sum(1)).log(), "hit": own > strangers.amax(1), "alignment": 2 - 2 * own, "others": far})
+    return pd.DataFrame(
+        {
+            "subject_id": who[part],
+            "nll": nll,
+            "guess": (1 + 2 * others.sum(1)).log(),
+            "hit": own > strangers.amax(1),
+            "alignment": 2 - 2 * own,
+            "others": far,
+        }
+    )

@@ -13,14 +13,22 @@ from torch import nn
 # %% ../../nbs/4_objectives/05_heads.ipynb #7746eb53
 class CodeHead(nn.Module):
     "Vectors (… h) and the code table (vocab_size d) → logits (… vocab_size)."
+
     def __init__(self, config):
         super().__init__()
         self.narrow = nn.Linear(config.hidden_dim, config.embedding_dim)
         self.norm = nn.LayerNorm(config.embedding_dim)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
-    def forward(self, x, table): return F.linear(self.norm(F.gelu(self.narrow(x))), table, self.bias)
+    def forward(self, x, table):
+        return F.linear(self.norm(F.gelu(self.narrow(x))), table, self.bias)
+
+
 class LinearHead(nn.Linear):
     "Vectors (… h) → logits (… vocab_size) by one matrix: the head of next-visit prediction and of probes. The table is not looked at."
-    def __init__(self, config): super().__init__(config.hidden_dim, config.vocab_size)
-    def forward(self, x, table=None): return super().forward(x)
+
+    def __init__(self, config):
+        super().__init__(config.hidden_dim, config.vocab_size)
+
+    def forward(self, x, table=None):
+        return super().forward(x)

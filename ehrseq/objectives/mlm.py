@@ -15,122 +15,170 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..data.batch import scramble
-from .heads import CodeHead
 from ..data.vocab import FIRST_CODE, MASK, UNK
+from .heads import CodeHead
 
 # %% ../../nbs/4_objectives/10_mlm.ipynb #4cef1656
 @dataclass(frozen=True)
 class Loss:
     "A loss: the sum over its targets, divided by the number of targets of the whole batch; and its parts by name."
+
     value: torch.Tensor
     parts: dict
+
 
 @dataclass(frozen=True)
 class Targets:
     "Where codes were hidden (m 2: row, position), which (m), and how many in the whole batch."
+
     where: torch.Tensor
     codes: torch.Tensor
     total: int
 
-    def __len__(self): return len(self.codes)
-    def to(self, device): return Targets(self.where.to(device), self.codes.to(device), self.total)
+    def __len__(self):
+        return len(self.codes)
+
+    def to(self, device):
+        return Targets(self.where.to(device), self.codes.to(device), self.total)
 
     def part(self, start, stop):
         "The targets of rows start … stop-1, as a micro-batch of its own."
         mine = (self.where[:, 0] >= start) & (self.where[:, 0] < stop)
-        return Targets(self.where[mine] - torch.tensor([start, 0], device=self.where.device), self.codes[mine], self.total)
+        return Targets(
+            self.where[mine] - torch.tensor([start, 0], device=self.where.device),
+            self.codes[mine],
+            self.total,
+        )
 
 # %% ../../nbs/4_objectives/10_mlm.ipynb #065b305a
 def mask_codes(
-    batch, # a `Batch`
-    generator, # of torch, for the draws
-    num_codes, # ids below this exist: 5 … num_codes - 1 may be drawn at random
-    share=0.15, # of the eligible codes
+    batch,  # a `Batch`
+    generator,  # of torch, for the draws
+    num_codes,  # ids below this exist: 5 … num_codes - 1 may be drawn at random
+    share=0.15,  # of the eligible codes
 ):
     "Hide `share` of the codes, exactly 80 % as [MASK], 10 % as a random code, 10 % not at all. Returns inputs and `Targets`."
-    eligible = batch.eligible.nonzero()                                              # n 2
+    eligible = batch.eligible.nonzero()  # n 2
     order = torch.randperm(len(eligible), generator=generator)
-    where = eligible[order[:max(1, round(share * len(eligible)))].to(eligible.device)]   # m 2
+    where = eligible[order[: max(1, round(share * len(eligible)))].to(eligible.device)]  # m 2
     row, column = where.unbind(1)
     targets, masked, random = batch.codes[row, column], round(0.8 * len(where)), round(0.1 * len(where))
     codes = batch.codes.clone()
     codes[row[:masked], column[:masked]] = MASK
     drawn = torch.randint(FIRST_CODE, num_codes, (random,), generator=generator).to(codes.device)
-    codes[row[masked:masked + random], column[masked:masked + random]] = drawn
+    codes[row[masked : masked + random], column[masked : masked + random]] = drawn
     return batch.replace(codes=codes), Targets(where, targets, len(where))
 
 # %% ../../nbs/4_objectives/10_mlm.ipynb #a506a6ff
 class Objective(nn.Module):
     "`prepare(batch, generator)` → inputs, targets; `loss` of a part of them; `evaluate(encoder, loader)` → a table by patient, `summary` of it."
-    whole = False   # True: a batch must not be cut into micro-batches
+
+    whole = False  # True: a batch must not be cut into micro-batches
 
     @property
-    def parts(self)->dict: return {self.name: self}
+    def parts(self) -> dict:
+        return {self.name: self}
 
-    def loss(self, encoder, inputs, targets)->Loss: return self.score(encoder, encoder(inputs), targets)
+    def loss(self, encoder, inputs, targets) -> Loss:
+        return self.score(encoder, encoder(inputs), targets)
 
-def device_of(module)->torch.device: return next(module.parameters()).device
+
+def device_of(module) -> torch.device:
+    return next(module.parameters()).device
+
 
 @contextmanager
 def examining(*modules):
     "Within the block the modules drop nothing out and keep no gradient."
     was = [m.training for m in modules]
-    for m in modules: m.eval()
+    for m in modules:
+        m.eval()
     try:
-        with torch.no_grad(): yield
+        with torch.no_grad():
+            yield
     finally:
-        for m, training in zip(modules, was): m.train(training)
+        for m, training in zip(modules, was):
+            m.train(training)
 
 # %% ../../nbs/4_objectives/10_mlm.ipynb #debe4edc
 class MLM(Objective):
     "Masked codes (Devlin et al. 2019, §3.1) over any encoder. Owns the head."
+
     name = "mlm"
 
     def __init__(self, encoder, num_codes=None, head=CodeHead):
         super().__init__()
         self.head, self.num_codes = head(encoder.config), num_codes or encoder.config.vocab_size
 
-    def prepare(self, batch, generator): return mask_codes(batch, generator, self.num_codes)
+    def prepare(self, batch, generator):
+        return mask_codes(batch, generator, self.num_codes)
 
     def logits(self, encoder, encoded, where):
-        hidden = encoded.tokens[where[:, 0], where[:, 1]]                            # b t h → m h
-        return self.head(hidden, encoder.code_embedding.weight)                      # m v
+        hidden = encoded.tokens[where[:, 0], where[:, 1]]  # b t h → m h
+        return self.head(hidden, encoder.code_embedding.weight)  # m v
 
-    def score(self, encoder, encoded, targets)->Loss:
-        value = F.cross_entropy(self.logits(encoder, encoded, targets.where).float(), targets.codes, reduction="sum") / targets.total
+    def score(self, encoder, encoded, targets) -> Loss:
+        value = (
+            F.cross_entropy(
+                self.logits(encoder, encoded, targets.where).float(), targets.codes, reduction="sum"
+            )
+            / targets.total
+        )
         return Loss(value, {"mlm": float(value.detach())})
 
-    def evaluate(self, encoder, loader, draws=7)->pd.DataFrame:
+    def evaluate(self, encoder, loader, draws=7) -> pd.DataFrame:
         "Guesses for every code of every window, each hidden once: see `guesses`."
         device = device_of(encoder)
-        def answer(inputs, where): return self.logits(encoder, encoder(inputs.to(device)), where.to(device))
-        with examining(encoder, self): return guesses(answer, loader, draws)
 
-    def summary(self, frame)->dict:
+        def answer(inputs, where):
+            return self.logits(encoder, encoder(inputs.to(device)), where.to(device))
+
+        with examining(encoder, self):
+            return guesses(answer, loader, draws)
+
+    def summary(self, frame) -> dict:
         "Loss, top-1 and top-5 over all that was asked in `frame`."
         n = frame["n"].sum()
-        return {"mlm.loss": frame["nll"].sum() / n, "mlm.top1": frame["top1"].sum() / n, "mlm.top5": frame["top5"].sum() / n}
+        return {
+            "mlm.loss": frame["nll"].sum() / n,
+            "mlm.top1": frame["top1"].sum() / n,
+            "mlm.top5": frame["top5"].sum() / n,
+        }
 
 # %% ../../nbs/4_objectives/10_mlm.ipynb #d822817f
-def deal(batch, draws)->torch.Tensor:
+def deal(batch, draws) -> torch.Tensor:
     "The hand (0 … draws-1) in which each code of a window is hidden; -1 elsewhere: (b t)."
     asked = batch.visits > 0
-    keys = torch.from_numpy((scramble(batch.subject_id[:, None].numpy() * 10_007 + batch.positions.numpy(), 7) >> 1).astype("int64"))
+    keys = torch.from_numpy(
+        (scramble(batch.subject_id[:, None].numpy() * 10_007 + batch.positions.numpy(), 7) >> 1).astype(
+            "int64"
+        )
+    )
     rank = keys.masked_fill(~asked, torch.iinfo(torch.int64).max).argsort(1).argsort(1)
     return torch.where(asked, rank % draws, -1)
 
-def guesses(answer, loader, draws=7)->pd.DataFrame:
+
+def guesses(answer, loader, draws=7) -> pd.DataFrame:
     "Per patient and code: n asked, top1 and top5 right, sum of -log p. `answer(inputs, where)` returns scores (m vocab_size)."
     rows = []
     for batch in loader:
         hand = deal(batch, draws)
         for d in range(draws):
             where = (hand == d).nonzero()
-            if not len(where): continue
+            if not len(where):
+                continue
             codes = batch.codes[where[:, 0], where[:, 1]]
-            scores = answer(batch.replace(codes=batch.codes.masked_fill(hand == d, MASK)), where).float().cpu()
+            scores = (
+                answer(batch.replace(codes=batch.codes.masked_fill(hand == d, MASK)), where).float().cpu()
+            )
             rank = (scores > scores.gather(1, codes[:, None])).sum(1) + 1_000 * (codes == UNK)
             rows.append(torch.stack([batch.subject_id[where[:, 0]], codes, rank < 1, rank < 5], 1).double())
-            rows[-1] = torch.cat([rows[-1], F.cross_entropy(scores, codes, reduction="none").double()[:, None]], 1)
-    frame = pd.DataFrame(torch.cat(rows).numpy(), columns=["subject_id", "code", "top1", "top5", "nll"]).astype({"subject_id": int, "code": int})
-    return frame.groupby(["subject_id", "code"], as_index=False).agg(n=("top1", "size"), top1=("top1", "sum"), top5=("top5", "sum"), nll=("nll", "sum"))
+            rows[-1] = torch.cat(
+                [rows[-1], F.cross_entropy(scores, codes, reduction="none").double()[:, None]], 1
+            )
+    frame = pd.DataFrame(
+        torch.cat(rows).numpy(), columns=["subject_id", "code", "top1", "top5", "nll"]
+    ).astype({"subject_id": int, "code": int})
+    return frame.groupby(["subject_id", "code"], as_index=False).agg(
+        n=("top1", "size"), top1=("top1", "sum"), top5=("top5", "sum"), nll=("nll", "sum")
+    )

@@ -14,42 +14,59 @@ import torch
 import torch.nn.functional as F
 
 from ..data.batch import keep_codes
+from ..data.vocab import FIRST_CODE, UNK
 from .heads import LinearHead
 from .mlm import Loss, Objective, device_of, examining
-from ..data.vocab import FIRST_CODE, UNK
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #e28a00b3
 @dataclass(frozen=True)
 class NextVisit:
     "The codes of the visits to come (b v, zeros and ones), for which windows there is one (b), and how many codes in the whole batch."
+
     codes: torch.Tensor
     known: torch.Tensor
     total: int
 
-    def __len__(self): return int(self.known.sum())
-    def to(self, device): return NextVisit(self.codes.to(device), self.known.to(device), self.total)
-    def part(self, start, stop): return NextVisit(self.codes[start:stop], self.known[start:stop], self.total)
+    def __len__(self):
+        return int(self.known.sum())
+
+    def to(self, device):
+        return NextVisit(self.codes.to(device), self.known.to(device), self.total)
+
+    def part(self, start, stop):
+        return NextVisit(self.codes[start:stop], self.known[start:stop], self.total)
+
 
 def cut_next_visit(batch, generator, vocab_size):
     "Draw a visit of each window; return the windows that end before it, and `NextVisit`."
-    last = batch.visits.amax(1)                                                          # b
-    n = 2 + (torch.rand(len(batch), generator=generator).to(last.device) * (last - 1).clamp(min=1)).long()  # 2 … last
+    last = batch.visits.amax(1)  # b
+    n = (
+        2 + (torch.rand(len(batch), generator=generator).to(last.device) * (last - 1).clamp(min=1)).long()
+    )  # 2 … last
     order = batch.visit_order
-    asked = (order == n[:, None]) & batch.eligible                                       # b t
-    codes = torch.zeros(len(batch), vocab_size, device=last.device).scatter_reduce(1, batch.codes * asked, asked.float(), "amax")
+    asked = (order == n[:, None]) & batch.eligible  # b t
+    codes = torch.zeros(len(batch), vocab_size, device=last.device).scatter_reduce(
+        1, batch.codes * asked, asked.float(), "amax"
+    )
     return keep_codes(batch, order < n[:, None]), NextVisit(codes, codes.any(1), int(codes.sum()))
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #5405d7f0
 class NVP(Objective):
     "Next-visit prediction from the patient vector. Owns the head."
+
     name = "nvp"
 
     def __init__(self, encoder, num_codes=None, head=LinearHead):
         super().__init__()
-        self.head, self.num_codes, self.vocab_size = head(encoder.config), num_codes or encoder.config.vocab_size, encoder.config.vocab_size
+        self.head, self.num_codes, self.vocab_size = (
+            head(encoder.config),
+            num_codes or encoder.config.vocab_size,
+            encoder.config.vocab_size,
+        )
         torch.nn.init.constant_(self.head.bias, -5.0)
 
-    def prepare(self, batch, generator): return cut_next_visit(batch, generator, self.vocab_size)
+    def prepare(self, batch, generator):
+        return cut_next_visit(batch, generator, self.vocab_size)
 
     def logits(self, encoder, encoded):
         "One per code of the vocabulary (b v); special and unused ids at -30."
@@ -57,31 +74,44 @@ class NVP(Objective):
         ids = torch.arange(self.vocab_size, device=out.device)
         return out.masked_fill((ids < FIRST_CODE) | (ids >= self.num_codes), -30.0)
 
-    def score(self, encoder, encoded, targets)->Loss:
-        each = F.binary_cross_entropy_with_logits(self.logits(encoder, encoded), targets.codes, reduction="none").sum(1)   # b
+    def score(self, encoder, encoded, targets) -> Loss:
+        each = F.binary_cross_entropy_with_logits(
+            self.logits(encoder, encoded), targets.codes, reduction="none"
+        ).sum(1)  # b
         value = (each * targets.known).sum() / max(1, targets.total)
         return Loss(value, {"nvp": float(value.detach())})
 
-    def evaluate(self, encoder, loader)->pd.DataFrame:
+    def evaluate(self, encoder, loader) -> pd.DataFrame:
         "Answers for the last visit of every patient: see `answers`."
         device = device_of(encoder)
-        with examining(encoder, self): return answers(lambda history, rows: self.logits(encoder, encoder(history.to(device))).sigmoid(), loader)
+        with examining(encoder, self):
+            return answers(
+                lambda history, rows: self.logits(encoder, encoder(history.to(device))).sigmoid(), loader
+            )
 
-    def summary(self, frame)->dict:
+    def summary(self, frame) -> dict:
         "Loss, micro-F1 at the best threshold of this frame, recall@10 of all and of new codes."
         loss = frame["nll"].sum() / frame["true"].sum()
-        found = {name: recall(frame, rank) for name, rank in (("nvp.recall_at_10", "rank"), ("nvp.new.recall_at_10", "new_rank"))}
-        return {"nvp.loss": loss, "nvp.micro_f1": best_threshold(frame)[1], **{name: r["found"].sum() / max(1, r["asked"].sum()) for name, r in found.items()}}
+        found = {
+            name: recall(frame, rank)
+            for name, rank in (("nvp.recall_at_10", "rank"), ("nvp.new.recall_at_10", "new_rank"))
+        }
+        return {
+            "nvp.loss": loss,
+            "nvp.micro_f1": best_threshold(frame)[1],
+            **{name: r["found"].sum() / max(1, r["asked"].sum()) for name, r in found.items()},
+        }
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #7e6df411
-FLOOR = 0.02   # the least probability that may count as a yes
+FLOOR = 0.02  # the least probability that may count as a yes
 
-def answers(answer, loader)->pd.DataFrame:
+
+def answers(answer, loader) -> pd.DataFrame:
     """`answer(history, rows)` → probabilities (b v), for each patient's last visit. One row a patient and code that is true, has at least `FLOOR`, or is among the ten first:
     subject_id, code, p, true, new (this patient never had it), rank, new_rank (0 first; among the new alone), nll. The row of code 0 carries the loss of all codes left out."""
     parts = []
     for history, rows in loader.histories():
-        p = torch.as_tensor(answer(history, rows)).float().cpu().numpy().copy()          # b v
+        p = torch.as_tensor(answer(history, rows)).float().cpu().numpy().copy()  # b v
         p[:, :FIRST_CODE] = 0
         true, seen = _last_and_before(loader.sequences, rows, p.shape)
         rank, new_rank = _rank(p), _rank(np.where(seen, -1, p))
@@ -91,10 +121,29 @@ def answers(answer, loader)->pd.DataFrame:
         keep[:, 0] = True
         nll[:, 0] = (nll * ~keep).sum(1)
         i, code = keep.nonzero()
-        parts.append(pd.DataFrame({"subject_id": history.subject_id.numpy()[i], "code": code, **{n: x[i, code] for n, x in
-                     (("p", p), ("true", true), ("new", ~seen), ("rank", rank), ("new_rank", new_rank), ("nll", nll))}}))
-    if not parts: raise ValueError("no patient with two visits in this split; nothing to ask.")
+        parts.append(
+            pd.DataFrame(
+                {
+                    "subject_id": history.subject_id.numpy()[i],
+                    "code": code,
+                    **{
+                        n: x[i, code]
+                        for n, x in (
+                            ("p", p),
+                            ("true", true),
+                            ("new", ~seen),
+                            ("rank", rank),
+                            ("new_rank", new_rank),
+                            ("nll", nll),
+                        )
+                    },
+                }
+            )
+        )
+    if not parts:
+        raise ValueError("no patient with two visits in this split; nothing to ask.")
     return pd.concat(parts, ignore_index=True)
+
 
 def _last_and_before(sequences, rows, shape):
     true, seen = np.zeros(shape, bool), np.zeros(shape, bool)
@@ -104,18 +153,23 @@ def _last_and_before(sequences, rows, shape):
         true[i, p["code"][last]], seen[i, p["code"][~last]] = True, True
     return true, seen
 
-def _rank(p): return np.argsort(np.argsort(-p, axis=1, kind="stable"), axis=1)
 
-def best_threshold(frame)->tuple:
+def _rank(p):
+    return np.argsort(np.argsort(-p, axis=1, kind="stable"), axis=1)
+
+
+def best_threshold(frame) -> tuple:
     "The probability above which a yes gives the best micro-F1, and that F1."
     f = frame[(frame["code"] >= FIRST_CODE) & (frame["p"] >= FLOOR)].sort_values("p", ascending=False)
-    if not len(f): return 1.0, 0.0
+    if not len(f):
+        return 1.0, 0.0
     f1 = 2 * f["true"].cumsum() / (np.arange(1, len(f) + 1) + frame["true"].sum())
-    f1 = f1.where(f["p"].ne(f["p"].shift(-1)), 0)                                         # equal probabilities stand or fall together
+    f1 = f1.where(f["p"].ne(f["p"].shift(-1)), 0)  # equal probabilities stand or fall together
     best = int(np.argmax(f1))
     return float(f["p"].iloc[best]), float(f1.iloc[best])
 
-def recall(frame, rank="rank", k=10)->pd.DataFrame:
+
+def recall(frame, rank="rank", k=10) -> pd.DataFrame:
     "Per patient with anything to find: `found` among the `k` first by that rank, and `asked`. With `new_rank`, of new codes alone."
     t = frame[frame["true"] & (frame["new"] | (rank == "rank"))]
     return (t[rank] < k).groupby(t["subject_id"]).agg(found="sum", asked="size").reset_index()

@@ -18,30 +18,47 @@ from ..registry import choose
 
 # %% ../../nbs/4_objectives/50_objective.ipynb #9e64e9dd
 OBJECTIVES = {"mlm": MLM, "nvp": NVP, "contrastive": Contrastive, "skipgram": SkipGram}
-SHARED = ("nvp", "mlm")   # in this order they change the inputs of one pass
+SHARED = ("nvp", "mlm")  # in this order they change the inputs of one pass
+
 
 @dataclass(frozen=True)
 class Passes:
     "What goes through the encoder: one batch a pass. Cut by rows only where there is a single one."
+
     batches: tuple
 
-    def __len__(self): return len(self.batches[0])
-    def __getitem__(self, rows): return Passes(tuple(b[rows] for b in self.batches)) if len(self.batches) == 1 else self
-    def to(self, device): return Passes(tuple(b.to(device) for b in self.batches))
+    def __len__(self):
+        return len(self.batches[0])
+
+    def __getitem__(self, rows):
+        return Passes(tuple(b[rows] for b in self.batches)) if len(self.batches) == 1 else self
+
+    def to(self, device):
+        return Passes(tuple(b.to(device) for b in self.batches))
+
 
 @dataclass(frozen=True)
 class Asked:
     "For each pass, what each of its objectives asks: a dictionary by name."
+
     passes: tuple
 
-    def _each(self, f): return Asked(tuple({name: f(t) for name, t in asked.items()} for asked in self.passes))
-    def __len__(self): return sum(len(t) for asked in self.passes for t in asked.values())
-    def to(self, device): return self._each(lambda t: t.to(device))
-    def part(self, start, stop): return self._each(lambda t: t.part(start, stop))
+    def _each(self, f):
+        return Asked(tuple({name: f(t) for name, t in asked.items()} for asked in self.passes))
+
+    def __len__(self):
+        return sum(len(t) for asked in self.passes for t in asked.values())
+
+    def to(self, device):
+        return self._each(lambda t: t.to(device))
+
+    def part(self, start, stop):
+        return self._each(lambda t: t.part(start, stop))
 
 # %% ../../nbs/4_objectives/50_objective.ipynb #7c548cf9
 class Sum(Objective):
     "A weighted sum of objectives, encoded once where they can share."
+
     def __init__(self, members, weights=None):
         super().__init__()
         self.members, self.name = nn.ModuleDict(members), "+".join(members)
@@ -49,10 +66,11 @@ class Sum(Objective):
         self.whole = any(m.whole for m in members.values()) or len(self._passes) > 1
 
     @property
-    def parts(self)->dict: return dict(self.members.items())
+    def parts(self) -> dict:
+        return dict(self.members.items())
 
     @property
-    def _passes(self)->list:
+    def _passes(self) -> list:
         shared = [n for n in SHARED if n in self.members]
         return [shared] * bool(shared) + [[n] for n in self.members if n not in SHARED]
 
@@ -60,49 +78,74 @@ class Sum(Objective):
         batches, asked = [], []
         for names in self._passes:
             inputs, targets = batch, {}
-            for name in names: inputs, targets[name] = self.members[name].prepare(inputs, generator)
-            batches.append(inputs); asked.append(targets)
+            for name in names:
+                inputs, targets[name] = self.members[name].prepare(inputs, generator)
+            batches.append(inputs)
+            asked.append(targets)
         return Passes(tuple(batches)), Asked(tuple(asked))
 
-    def loss(self, encoder, inputs, targets)->Loss:
+    def loss(self, encoder, inputs, targets) -> Loss:
         value, parts = 0.0, {}
         for batch, asked in zip(inputs.batches, targets.passes):
             encoded = encoder(batch)
             for name, target in asked.items():
-                if not len(target): continue
+                if not len(target):
+                    continue
                 one = self.members[name].score(encoder, encoded, target)
                 value, parts = value + self.weights[name] * one.value, parts | one.parts
         return Loss(value, parts)
 
-    def evaluate(self, encoder, loader)->dict: return {name: m.evaluate(encoder, loader) for name, m in self.members.items()}
+    def evaluate(self, encoder, loader) -> dict:
+        return {name: m.evaluate(encoder, loader) for name, m in self.members.items()}
 
-    def summary(self, frames)->dict:
+    def summary(self, frames) -> dict:
         each = {name: m.summary(frames[name]) for name, m in self.members.items()}
-        return {"loss": sum(self.weights[n] * s[f"{n}.loss"] for n, s in each.items()), **{k: v for s in each.values() for k, v in s.items()}}
+        return {
+            "loss": sum(self.weights[n] * s[f"{n}.loss"] for n, s in each.items()),
+            **{k: v for s in each.values() for k, v in s.items()},
+        }
 
-def _weights(weights, members)->dict:
-    if isinstance(weights, (list, tuple)) and len(weights) == len(members): weights = dict(zip(members, weights))
-    weights = {n: 1.0 for n in members} | dict(weights or {}) if weights is None or isinstance(weights, dict) else None
-    if weights is None or set(weights) != set(members) or not all(isinstance(w, (int, float)) and w > 0 for w in weights.values()):
-        raise ValueError(f"weights: expected a positive number for each of {', '.join(members)}, as a list in that order or by name.")
+
+def _weights(weights, members) -> dict:
+    if isinstance(weights, (list, tuple)) and len(weights) == len(members):
+        weights = dict(zip(members, weights))
+    weights = (
+        dict.fromkeys(members, 1.0) | dict(weights or {})
+        if weights is None or isinstance(weights, dict)
+        else None
+    )
+    if (
+        weights is None
+        or set(weights) != set(members)
+        or not all(isinstance(w, (int, float)) and w > 0 for w in weights.values())
+    ):
+        raise ValueError(
+            f"weights: expected a positive number for each of {', '.join(members)}, as a list in that order or by name."
+        )
     return weights
 
+
 def make_objective(
-    name, # of one objective, or several joined by "+"
+    name,  # of one objective, or several joined by "+"
     encoder,
-    num_codes=None, # ids below this exist
-    weights=None, # of the parts of a sum: a list, or by name
-)->Objective:
+    num_codes=None,  # ids below this exist
+    weights=None,  # of the parts of a sum: a list, or by name
+) -> Objective:
     "The objective, or sum of objectives, of that name. Raises `ValueError` for unknown names and for weights that do not fit."
     names = check_objective(name)
     members = {n: OBJECTIVES[n](encoder, num_codes) for n in names}
-    if len(names) > 1: return Sum(members, weights)
-    if weights: raise ValueError(f"weights {weights!r}: only sums of objectives take weights; {name!r} is not one.")
+    if len(names) > 1:
+        return Sum(members, weights)
+    if weights:
+        raise ValueError(f"weights {weights!r}: only sums of objectives take weights; {name!r} is not one.")
     return members[name]
 
-def check_objective(name)->list:
+
+def check_objective(name) -> list:
     "The names in a sum of objectives; raises `ValueError` for one that does not exist, or stands twice."
     names = str(name).split("+")
-    for n in names: choose(n, OBJECTIVES, "objective")
-    if len(set(names)) < len(names): raise ValueError(f"objective {name!r}: the same objective twice; use weights instead.")
+    for n in names:
+        choose(n, OBJECTIVES, "objective")
+    if len(set(names)) < len(names):
+        raise ValueError(f"objective {name!r}: the same objective twice; use weights instead.")
     return names

@@ -14,41 +14,62 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..data.batch import Batch
+from ..data.vocab import CLS, FIRST_CODE
 from .heads import LinearHead
 from .mlm import Loss, Objective, device_of, examining
-from ..data.vocab import CLS, FIRST_CODE
 
 # %% ../../nbs/4_objectives/40_skipgram.ipynb #c68d26a9
-def visits_apart(batch)->tuple:
+def visits_apart(batch) -> tuple:
     "Each visit as a window of its own, and the (row, visit) it was: `Batch` of n rows, (n 2)."
     order = batch.visit_order
     row, column = (batch.mask & (order > 0)).nonzero().unbind(1)
     visit = order[row, column]
-    which, index, count = torch.unique_consecutive(torch.stack([row, visit], 1), dim=0, return_inverse=True, return_counts=True)
-    at = 1 + torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[index]     # place in its own window, after [CLS]
+    which, index, count = torch.unique_consecutive(
+        torch.stack([row, visit], 1), dim=0, return_inverse=True, return_counts=True
+    )
+    at = (
+        1 + torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[index]
+    )  # place in its own window, after [CLS]
     new = torch.zeros(len(which), int(count.max()) + 1, dtype=torch.long, device=row.device)
     put = lambda x: new.index_put((index, at), x)
     codes, visits = put(batch.codes[row, column]), put((batch.visits[row, column] > 0).long())
     codes[:, 0] = CLS
     mask = codes > 0
-    return Batch(codes, put(batch.ages[row, column]), visits, torch.arange(new.shape[1], device=row.device) * mask, new, mask, batch.subject_id[which[:, 0]]), which
+    return Batch(
+        codes,
+        put(batch.ages[row, column]),
+        visits,
+        torch.arange(new.shape[1], device=row.device) * mask,
+        new,
+        mask,
+        batch.subject_id[which[:, 0]],
+    ), which
 
 # %% ../../nbs/4_objectives/40_skipgram.ipynb #b49159a6
 @dataclass(frozen=True)
 class Company:
     "Codes of near visits (n v); pairs of companions (m, m) and strangers (m k)."
+
     neighbours: torch.Tensor
     centre: torch.Tensor
     context: torch.Tensor
     negative: torch.Tensor
 
-    def __len__(self): return len(self.centre) + len(self.neighbours)
-    def to(self, device): return Company(*(getattr(self, n).to(device) for n in self.__dataclass_fields__))
-    def part(self, start, stop): return self
+    def __len__(self):
+        return len(self.centre) + len(self.neighbours)
 
-def neighbours(alone, which, vocab_size, reach=2)->torch.Tensor:
+    def to(self, device):
+        return Company(*(getattr(self, n).to(device) for n in self.__dataclass_fields__))
+
+    def part(self, start, stop):
+        return self
+
+
+def neighbours(alone, which, vocab_size, reach=2) -> torch.Tensor:
     "For each visit, 1 where a visit of the same window at most `reach` away has the code: (n v)."
-    own = torch.zeros(len(alone), vocab_size, device=alone.codes.device).scatter_reduce(1, alone.codes * alone.eligible, alone.eligible.float(), "amax")
+    own = torch.zeros(len(alone), vocab_size, device=alone.codes.device).scatter_reduce(
+        1, alone.codes * alone.eligible, alone.eligible.float(), "amax"
+    )
     out = torch.zeros_like(own)
     for step in range(1, min(reach, len(alone) - 1) + 1):
         same = (which[step:, 0] == which[:-step, 0])[:, None]
@@ -56,57 +77,87 @@ def neighbours(alone, which, vocab_size, reach=2)->torch.Tensor:
         out[step:] = torch.maximum(out[step:], own[:-step] * same)
     return out
 
-def companions(alone, generator, companies=2, strangers=5)->tuple:
+
+def companions(alone, generator, companies=2, strangers=5) -> tuple:
     "Pairs of codes of one visit, and strangers: centre (m), context (m), negative (m k). A code alone in its visit has none."
     n = alone.eligible.sum(1)
     row, column = alone.eligible.nonzero().unbind(1)
-    start = (n.cumsum(0) - n)[row]                                                                # of its visit, among all eligible codes
+    start = (n.cumsum(0) - n)[row]  # of its visit, among all eligible codes
     codes, place = alone.codes[row, column], torch.arange(len(row), device=row.device) - start
     step = 1 + (torch.rand(companies, len(row), generator=generator).to(row.device) * (n[row] - 1)).long()
-    context = codes[start + (place + step) % n[row]]                                              # another place of the same visit
+    context = codes[start + (place + step) % n[row]]  # another place of the same visit
     paired = (n[row] > 1).expand(companies, -1)
     centre, context = codes.expand(companies, -1)[paired], context[paired]
     weight = torch.bincount(codes).float().pow(0.75).cpu()
-    negative = torch.multinomial(weight, max(1, strangers * len(centre)), True, generator=generator)[:strangers * len(centre)]
+    negative = torch.multinomial(weight, max(1, strangers * len(centre)), True, generator=generator)[
+        : strangers * len(centre)
+    ]
     return centre, context, negative.view(-1, strangers).to(row.device)
 
 # %% ../../nbs/4_objectives/40_skipgram.ipynb #de45f193
 class SkipGram(Objective):
     "Med2Vec's two losses (Choi et al. 2016, §3) over any encoder. Owns the second code table and the visit's head."
+
     name, whole = "skipgram", True
 
     def __init__(self, encoder, num_codes=None):
         super().__init__()
         c = encoder.config
-        self.context, self.head, self.num_codes = nn.Embedding(c.vocab_size, c.embedding_dim), LinearHead(c), num_codes or c.vocab_size
-        nn.init.normal_(self.context.weight, std=0.1); nn.init.constant_(self.head.bias, -5.0)
+        self.context, self.head, self.num_codes = (
+            nn.Embedding(c.vocab_size, c.embedding_dim),
+            LinearHead(c),
+            num_codes or c.vocab_size,
+        )
+        nn.init.normal_(self.context.weight, std=0.1)
+        nn.init.constant_(self.head.bias, -5.0)
 
     def prepare(self, batch, generator):
         alone, which = visits_apart(batch)
         return alone, Company(neighbours(alone, which, len(self.head.bias)), *companions(alone, generator))
 
-    def each(self, encoder, encoded, targets)->tuple:
+    def each(self, encoder, encoded, targets) -> tuple:
         "Visit loss of each visit (n) and code loss of each pair (m)."
-        visit = F.binary_cross_entropy_with_logits(self.head(encoded.patient).float()[:, FIRST_CODE:self.num_codes], targets.neighbours[:, FIRST_CODE:self.num_codes], reduction="none").sum(1)
-        e, near, far = encoder.code_embedding(targets.centre), self.context(targets.context), self.context(targets.negative)
+        visit = F.binary_cross_entropy_with_logits(
+            self.head(encoded.patient).float()[:, FIRST_CODE : self.num_codes],
+            targets.neighbours[:, FIRST_CODE : self.num_codes],
+            reduction="none",
+        ).sum(1)
+        e, near, far = (
+            encoder.code_embedding(targets.centre),
+            self.context(targets.context),
+            self.context(targets.negative),
+        )
         code = -F.logsigmoid((e * near).sum(-1)) - F.logsigmoid(-(far @ e[..., None])[..., 0]).sum(-1)
         return visit * targets.neighbours.any(1), code
 
-    def score(self, encoder, encoded, targets)->Loss:
+    def score(self, encoder, encoded, targets) -> Loss:
         visit, code = self.each(encoder, encoded, targets)
         visit, code = visit.sum() / targets.neighbours.sum().clamp(min=1), code.sum() / max(1, len(code))
-        return Loss(visit + code, {"skipgram.visit": float(visit.detach()), "skipgram.code": float(code.detach())})
+        return Loss(
+            visit + code, {"skipgram.visit": float(visit.detach()), "skipgram.code": float(code.detach())}
+        )
 
-    def evaluate(self, encoder, loader)->pd.DataFrame:
+    def evaluate(self, encoder, loader) -> pd.DataFrame:
         "Per visit of the most recent windows: subject_id, its visit loss, the codes it was asked for, the loss of its batch's pairs."
         parts, generator = [], torch.Generator().manual_seed(0)
         with examining(encoder, self):
             for batch in loader:
                 inputs, targets = self.prepare(batch, generator)
-                visit, code = self.each(encoder, encoder(inputs.to(device_of(encoder))), targets.to(device_of(encoder)))
-                parts.append(pd.DataFrame({"subject_id": inputs.subject_id, "visit": visit.cpu(), "n": targets.neighbours.sum(1), "code": float(code.sum()) / max(1, len(code))}))
+                visit, code = self.each(
+                    encoder, encoder(inputs.to(device_of(encoder))), targets.to(device_of(encoder))
+                )
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "subject_id": inputs.subject_id,
+                            "visit": visit.cpu(),
+                            "n": targets.neighbours.sum(1),
+                            "code": float(code.sum()) / max(1, len(code)),
+                        }
+                    )
+                )
         return pd.concat(parts, ignore_index=True)
 
-    def summary(self, frame)->dict:
+    def summary(self, frame) -> dict:
         visit, code = frame["visit"].sum() / max(1, frame["n"].sum()), frame["code"].mean()
         return {"skipgram.loss": visit + code, "skipgram.visit": visit, "skipgram.code": code}

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
-    from ehrseq.runs.run import Run as Run, publish as publish
-    from ehrseq.runs.jobs import pretrain as pretrain
     from ehrseq.runs.api import from_pretrained as from_pretrained
+    from ehrseq.runs.jobs import pretrain as pretrain
+    from ehrseq.runs.run import Run as Run
+    from ehrseq.runs.run import publish as publish
 
 _NAMES = {
     "Run": "run",

@@ -18,66 +18,106 @@ from ..registry import choose
 
 # %% ../../nbs/8_runs/60_api.ipynb #6a45c7ce
 KINDS_OF_SOURCE = {"MEDS": meds, "MIMIC-IV": mimic, "OMOP": omop, "Synthea": synthea}
-EXPECTED = "expected a folder (Synthea CSV, MEDS, OMOP, MIMIC-IV), a DuckDB file, a database's URL, or a table"
+EXPECTED = (
+    "expected a folder (Synthea CSV, MEDS, OMOP, MIMIC-IV), a DuckDB file, a database's URL, or a table"
+)
+
 
 def kind_of(source: object) -> str:
     """What a folder, file, URL or connection looks like: MEDS, MIMIC-IV, OMOP, or else Synthea, whose reader says what it
     misses. Raises `DataError` for what is not there, and for a format that is known and not read."""
     path = Path(source) if isinstance(source, (str, Path)) else None
-    if path is None or "://" in str(source) and not path.exists(): return "OMOP"
-    if not path.exists(): raise DataError(f"{source}: no such folder or file; {EXPECTED}.")
+    if path is None or "://" in str(source) and not path.exists():
+        return "OMOP"
+    if not path.exists():
+        raise DataError(f"{source}: no such folder or file; {EXPECTED}.")
     if path.is_dir():
-        if meds.is_meds(path): return "MEDS"
-        if mimic.is_mimic(path): return "MIMIC-IV"
-    if omop.is_omop(path) or omop.is_duckdb(path): return "OMOP"
-    if advice := foreign(path): raise DataError(f"{source}: {advice}; {EXPECTED}.")
+        if meds.is_meds(path):
+            return "MEDS"
+        if mimic.is_mimic(path):
+            return "MIMIC-IV"
+    if omop.is_omop(path) or omop.is_duckdb(path):
+        return "OMOP"
+    if advice := foreign(path):
+        raise DataError(f"{source}: {advice}; {EXPECTED}.")
     return "Synthea"
 
 # %% ../../nbs/8_runs/60_api.ipynb #4c8c9568
 CONVERT = "convert it to OMOP or MEDS first"
-FIRST_BYTES = (   # of a file: what it is, and what to do
-    (b"SQLite format 3", "an SQLite database", "copy its tables into DuckDB (ATTACH '…' (TYPE sqlite)), or write them as CSV"),
+FIRST_BYTES = (  # of a file: what it is, and what to do
+    (
+        b"SQLite format 3",
+        "an SQLite database",
+        "copy its tables into DuckDB (ATTACH '…' (TYPE sqlite)), or write them as CSV",
+    ),
     (b"PK\x03\x04", "a zip archive or a spreadsheet", "unpack it, or save it as CSV"),
     (b"PAR1", "a single parquet file", "hand over its table (pandas.read_parquet), or its folder"),
     (b"\x1f\x8b", "a gzip archive", "hand over the folder that holds the tables"),
-    (b"BZh", "a bzip2 archive", "unpack it"), (b"7z\xbc\xaf", "a 7z archive", "unpack it"), (b"\xfd7zXZ", "an xz archive", "unpack it"),
-    (b"MSH|", "HL7 v2 messages", CONVERT), (b"\x89HDF", "an HDF5 file", "hand over its table as a pandas table"))
-INSIDE = (   # of text: what betrays it in its beginning
-    (r'"resourceType"\s*:\s*"\w+"', "FHIR", CONVERT), (r"<ClinicalDocument\b", "C-CDA", CONVERT),
-    (r"<\w+ xmlns=\"http://hl7.org/fhir\"", "FHIR in XML", CONVERT))
-TABLE_NAMES = (   # all of these tables: whose they are
+    (b"BZh", "a bzip2 archive", "unpack it"),
+    (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
+    (b"\xfd7zXZ", "an xz archive", "unpack it"),
+    (b"MSH|", "HL7 v2 messages", CONVERT),
+    (b"\x89HDF", "an HDF5 file", "hand over its table as a pandas table"),
+)
+INSIDE = (  # of text: what betrays it in its beginning
+    (r'"resourceType"\s*:\s*"\w+"', "FHIR", CONVERT),
+    (r"<ClinicalDocument\b", "C-CDA", CONVERT),
+    (r"<\w+ xmlns=\"http://hl7.org/fhir\"", "FHIR in XML", CONVERT),
+)
+TABLE_NAMES = (  # all of these tables: whose they are
     ({"observation_fact", "patient_dimension"}, "i2b2", CONVERT),
-    ({"demographic", "encounter", "diagnosis"}, "PCORnet", CONVERT), ({"demographic", "enrollment"}, "PCORnet", CONVERT),
-    ({"patient", "diagnosis", "admissiondx"}, "eICU", CONVERT), ({"patient", "hospital", "vitalperiodic"}, "eICU", CONVERT),
-    ({"patient", "admissiondrug"}, "eICU", CONVERT))
+    ({"demographic", "encounter", "diagnosis"}, "PCORnet", CONVERT),
+    ({"demographic", "enrollment"}, "PCORnet", CONVERT),
+    ({"patient", "diagnosis", "admissiondx"}, "eICU", CONVERT),
+    ({"patient", "hospital", "vitalperiodic"}, "eICU", CONVERT),
+    ({"patient", "admissiondrug"}, "eICU", CONVERT),
+)
+
 
 def foreign(path: Path) -> str | None:
     "What a file or folder is that is not read, and what to do; None where nothing is known."
-    if path.is_file(): return _foreign_file(path)
+    if path.is_file():
+        return _foreign_file(path)
     names = {p.name.lower().split(".")[0] for p in path.iterdir() if not p.name.startswith(".")}
     for tables, whose, what in TABLE_NAMES:
-        if tables <= names: return f"looks like {whose} (tables {', '.join(sorted(tables))}), which is not read; {what}"
+        if tables <= names:
+            return f"looks like {whose} (tables {', '.join(sorted(tables))}), which is not read; {what}"
     if any(p.name.lower().startswith("patients.parquet") for p in path.iterdir()):
         return "looks like Synthea's tables as parquet, which are read as CSV only; write them as CSV"
-    if any(re.search(r"^patients(-\d+)?\.csv", p.name.lower()) for p in path.iterdir()): return None   # Synthea, perhaps incomplete
+    if any(re.search(r"^patients(-\d+)?\.csv", p.name.lower()) for p in path.iterdir()):
+        return None  # Synthea, perhaps incomplete
     nested = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".") and _readable(p)]
-    if nested: return f"holds no table, but {nested[0].name}/ does: read that folder"
+    if nested:
+        return f"holds no table, but {nested[0].name}/ does: read that folder"
     files = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")][:50]
     return next((said for p in files if (said := _foreign_file(p))), None)
 
+
 def _readable(folder):
-    try: return meds.is_meds(folder) or mimic.is_mimic(folder) or omop.is_omop(folder) or (folder / "patients.csv").exists()
-    except (DataError, OSError): return False
+    try:
+        return (
+            meds.is_meds(folder)
+            or mimic.is_mimic(folder)
+            or omop.is_omop(folder)
+            or (folder / "patients.csv").exists()
+        )
+    except (DataError, OSError):
+        return False
+
 
 def _foreign_file(path):
     try:
-        with open(path, "rb") as stream: first = stream.read(1 << 14)
-    except OSError: return None
+        with open(path, "rb") as stream:
+            first = stream.read(1 << 14)
+    except OSError:
+        return None
     for magic, what, advice in FIRST_BYTES:
-        if first.startswith(magic): return f"found {what} ({path.suffix or 'a file'}), which is not read; {advice}"
+        if first.startswith(magic):
+            return f"found {what} ({path.suffix or 'a file'}), which is not read; {advice}"
     text = first.decode("utf-8", errors="replace").replace("\0", "")
     for pattern, what, advice in INSIDE:
-        if re.search(pattern, text): return f"looks like {what} ({path.suffix or 'a file'}), which is not read; {advice}"
+        if re.search(pattern, text):
+            return f"looks like {what} ({path.suffix or 'a file'}), which is not read; {advice}"
     return None
 
 # %% ../../nbs/8_runs/60_api.ipynb #7e764148
@@ -85,60 +125,82 @@ def _frame(source):
     "A table of another library as a pandas table; None for what is no table."
     import pandas as pd
     import pyarrow as pa
-    if isinstance(source, pd.DataFrame): return source
+
+    if isinstance(source, pd.DataFrame):
+        return source
     if not hasattr(source, "__arrow_c_stream__"):
-        if hasattr(source, "list_tables"): return None                            # a connection
-        if hasattr(source, "collect"): source = source.collect()                  # a lazy table of polars
-        elif hasattr(source, "to_table"): source = source.to_table()              # a dataset of Arrow
-        elif hasattr(source, "__arrow_c_array__"): source = pa.Table.from_batches([pa.record_batch(source)])
-        else: return None
+        if hasattr(source, "list_tables"):
+            return None  # a connection
+        if hasattr(source, "collect"):
+            source = source.collect()  # a lazy table of polars
+        elif hasattr(source, "to_table"):
+            source = source.to_table()  # a dataset of Arrow
+        elif hasattr(source, "__arrow_c_array__"):
+            source = pa.Table.from_batches([pa.record_batch(source)])
+        else:
+            return None
     frame = pa.table(source).to_pandas()
-    return frame.astype({c: "object" for c in frame.select_dtypes("category")})
+    return frame.astype(dict.fromkeys(frame.select_dtypes("category"), "object"))
+
 
 def _options(reader, kind, options):
     "Options that the reader takes. Raises `ValueError` by name for another."
-    known = [n for n in list(inspect.signature(reader).parameters)[1:] if n not in ("until", "progress", "source")]
+    known = [
+        n for n in list(inspect.signature(reader).parameters)[1:] if n not in ("until", "progress", "source")
+    ]
     for name in options:
-        if not known: raise ValueError(f"read option {name!r}: {kind} takes none.")
+        if not known:
+            raise ValueError(f"read option {name!r}: {kind} takes none.")
         choose(name, dict.fromkeys(known), f"read option of {kind}")
     return options
+
 
 def _told(events, kind):
     return replace(events, report=replace(events.report, notes=(f"Read as {kind}.", *events.report.notes)))
 
+
 def read(
-    source: object, # "sample"; a folder (MEDS, OMOP, MIMIC-IV or Synthea); a DuckDB file, a database's URL or an Ibis connection (OMOP); a table (pandas, polars, pyarrow, DuckDB, Ibis; columns as in `1_data/12_events`); or a list of such
-    until: object = None, # nothing after this moment is known; default: now, or, where dates are shifted into the future, all of it
-    progress: bool = True, # show a bar
-    **options, # of the kind of source: `tables` of MIMIC-IV, `schema` of OMOP, `kinds` and `splits` of MEDS
+    source: object,  # "sample"; a folder (MEDS, OMOP, MIMIC-IV or Synthea); a DuckDB file, a database's URL or an Ibis connection (OMOP); a table (pandas, polars, pyarrow, DuckDB, Ibis; columns as in `1_data/12_events`); or a list of such
+    until: object = None,  # nothing after this moment is known; default: now, or, where dates are shifted into the future, all of it
+    progress: bool = True,  # show a bar
+    **options,  # of the kind of source: `tables` of MIMIC-IV, `schema` of OMOP, `kinds` and `splits` of MEDS
 ) -> Events:
     "Events of any source; the report says which kind of source it was taken for. Raises `DataError` if it cannot be read as it is."
-    if isinstance(source, (list, tuple)): return together(*(read(s, until, progress, **options) for s in source))
+    if isinstance(source, (list, tuple)):
+        return together(*(read(s, until, progress, **options) for s in source))
     if not isinstance(source, (str, Path)):
         source = _connected(source)
         frame = _frame(source)
-        if frame is not None: return from_pandas(frame, until=until, **_options(from_pandas, "a table", options))
-    if isinstance(source, str) and source == "sample": source = synthea.SAMPLE
-    if str(source).startswith("~") and not Path(source).exists(): source = Path(source).expanduser()
+        if frame is not None:
+            return from_pandas(frame, until=until, **_options(from_pandas, "a table", options))
+    if isinstance(source, str) and source == "sample":
+        source = synthea.SAMPLE
+    if str(source).startswith("~") and not Path(source).exists():
+        source = Path(source).expanduser()
     kind = kind_of(source)
     reader = KINDS_OF_SOURCE[kind].read
     return _told(reader(source, until=until, progress=progress, **_options(reader, kind, options)), kind)
+
 
 def _connected(source):
     "A connection of DuckDB's own as one of Ibis. Raises `DataError` for what cannot be read at all."
     if isinstance(source, (int, float, bytes, dict, set)) or source is None:
         raise DataError(f"found a {type(source).__name__}; {EXPECTED}.")
     import duckdb
-    if not isinstance(source, duckdb.DuckDBPyConnection): return source
+
+    if not isinstance(source, duckdb.DuckDBPyConnection):
+        return source
     import ibis
+
     return ibis.duckdb.from_connection(source)
 
 # %% ../../nbs/8_runs/60_api.ipynb #0251e42c
 def from_pretrained(
-    folder: Path | str, # a run folder, or "owner/name" on the Hugging Face hub
-    trust: bool | str | tuple = False, # True, or a name: a class outside ehrseq may be imported and run
+    folder: Path | str,  # a run folder, or "owner/name" on the Hugging Face hub
+    trust: bool | str | tuple = False,  # True, or a name: a class outside ehrseq may be imported and run
 ) -> "Run":
     """A `Run`: a pre-trained encoder with its vocabulary, ready to `embed`.
     Raises `ValueError` for one that is damaged or not trusted."""
-    from ehrseq.runs.run import Run   # here, because torch comes with it, and reading does without
+    from ehrseq.runs.run import Run  # here, because torch comes with it, and reading does without
+
     return Run(folder, trust=trust)

@@ -12,189 +12,350 @@ import numpy as np
 import pandas as pd
 from tqdm.std import tqdm
 
-from ..scores import metrics
 from ..data.batch import Loader
-from ..encoders.encoder import Config, encoder_class
 from ..data.folders import SUMS, check_seal, private_folder, read_json, seal, write_json, write_parquet
-from .jobs import LEARNING_RATES, pretrain, start_from
-from ..training.probe import probe, probing
-from .evaluation import HEADLINES
+from ..encoders.encoder import Config, encoder_class
 from ..objectives.objective import check_objective, make_objective
+from .evaluation import HEADLINES
+from .jobs import LEARNING_RATES, pretrain, start_from
+from ..scores import metrics
 from ..tiers import tier as find_tier
+from ..training.probe import probe, probing
 from ..training.train import Settings, seed_everything, train
 
 # %% ../../nbs/8_runs/40_compare.ipynb #3c02d7ea
-def contender(text)->dict:
+def contender(text) -> dict:
     "`encoder/objective`, or `encoder/objective < encoder/objective` to start from that one's codes. Raises `ValueError`."
     ours, _, start = (x.strip() for x in str(text).partition("<"))
     encoder, _, objective = ours.partition("/")
-    if not objective: raise ValueError(f"contender {text!r}: expected encoder/objective, such as transformer/mlm.")
-    encoder_class(encoder, trust=True); check_objective(objective)
-    if start: contender(start)
-    return {"name": ours + (f" < {start}" if start else ""), "encoder": encoder, "objective": objective, "start": start or None}
+    if not objective:
+        raise ValueError(f"contender {text!r}: expected encoder/objective, such as transformer/mlm.")
+    encoder_class(encoder, trust=True)
+    check_objective(objective)
+    if start:
+        contender(start)
+    return {
+        "name": ours + (f" < {start}" if start else ""),
+        "encoder": encoder,
+        "objective": objective,
+        "start": start or None,
+    }
 
 # %% ../../nbs/8_runs/40_compare.ipynb #ca5f8471
 def read_state(out: Path | str) -> dict:
     "What a comparison has found, from its folder. Raises `ValueError` if `compare.json` is damaged, or something else."
-    check_seal(out, "compare.json")                                           # once it was run to its end
+    check_seal(out, "compare.json")  # once it was run to its end
     path = Path(out) / "compare.json"
     state = read_json(path)
     for name, kind in {"plan": dict, "tuning": dict, "rows": list}.items():
-        if not isinstance(state.get(name), kind): raise ValueError(f"{path}: {name}: missing, or not a {kind.__name__}.")
+        if not isinstance(state.get(name), kind):
+            raise ValueError(f"{path}: {name}: missing, or not a {kind.__name__}.")
     for row in state["rows"]:
         if not isinstance(row, dict) or not {"name", "seed", "scores"} <= set(row):
             raise ValueError(f"{path}: rows: expected name, seed and scores in each.")
     return state
 
 # %% ../../nbs/8_runs/40_compare.ipynb #b1180677
-def file_name(contender)->str: return contender.replace("/", "-").replace(" < ", "-from-").replace(":", ".").replace(", ", "-")
+def file_name(contender) -> str:
+    return contender.replace("/", "-").replace(" < ", "-from-").replace(":", ".").replace(", ", "-")
+
 
 class Comparison:
     "A folder in which contenders are trained under one budget. What is finished is kept; `run()` goes on where it stopped."
-    def __init__(self, cohort, out, contenders, seeds=(0, 1, 2), tier="small", target="auto", minutes=None, epochs=None, tuning=0.25, probes=("mlm", "nvp")):
-        if (minutes is None) == (epochs is None): raise ValueError("a comparison has one budget: minutes of training, or epochs (of as many tokens as the training patients have).")
-        self.cohort, self.out, self.tier, self.target, self.tuning, self.probes = cohort, Path(out), find_tier(tier), target, tuning, tuple(probes)
-        self.contenders, self.seeds, self.budget = [contender(c) for c in contenders], list(seeds), {"minutes": minutes, "epochs": epochs}
-        plan = {"cohort": cohort.info["fingerprint"], "tier": self.tier.name, "budget": self.budget, "tuning": tuning}
+
+    def __init__(
+        self,
+        cohort,
+        out,
+        contenders,
+        seeds=(0, 1, 2),
+        tier="small",
+        target="auto",
+        minutes=None,
+        epochs=None,
+        tuning=0.25,
+        probes=("mlm", "nvp"),
+    ):
+        if (minutes is None) == (epochs is None):
+            raise ValueError(
+                "a comparison has one budget: minutes of training, or epochs (of as many tokens as the training patients have)."
+            )
+        self.cohort, self.out, self.tier, self.target, self.tuning, self.probes = (
+            cohort,
+            Path(out),
+            find_tier(tier),
+            target,
+            tuning,
+            tuple(probes),
+        )
+        self.contenders, self.seeds, self.budget = (
+            [contender(c) for c in contenders],
+            list(seeds),
+            {"minutes": minutes, "epochs": epochs},
+        )
+        plan = {
+            "cohort": cohort.info["fingerprint"],
+            "tier": self.tier.name,
+            "budget": self.budget,
+            "tuning": tuning,
+        }
         self.state = {"plan": plan, "tuning": {}, "rows": []}
-        if (self.out / "compare.json").exists(): self.state = read_state(self.out)
-        if self.state["plan"] != plan: raise ValueError(f"{self.out} holds another comparison: {self.state['plan']}, not {plan}. Choose another folder.")
-        if self.state["rows"] and not (self.out / "exam.parquet").exists(): raise ValueError(f"{self.out}: compare.json without exam.parquet can be looked at (Comparison.open), not gone on with. Choose another folder.")
+        if (self.out / "compare.json").exists():
+            self.state = read_state(self.out)
+        if self.state["plan"] != plan:
+            raise ValueError(
+                f"{self.out} holds another comparison: {self.state['plan']}, not {plan}. Choose another folder."
+            )
+        if self.state["rows"] and not (self.out / "exam.parquet").exists():
+            raise ValueError(
+                f"{self.out}: compare.json without exam.parquet can be looked at (Comparison.open), not gone on with. Choose another folder."
+            )
 
     @classmethod
     def open(cls, out):
         "A comparison to look at, from its folder alone: tables and curves, no training."
-        if not (Path(out) / "compare.json").exists(): raise ValueError(f"{out}: compare.json not found; expected a folder that a comparison has written.")
+        if not (Path(out) / "compare.json").exists():
+            raise ValueError(
+                f"{out}: compare.json not found; expected a folder that a comparison has written."
+            )
         k = object.__new__(cls)
         k.out, k.state = Path(out), read_state(out)
         return k
 
     def save(self):
-        self.state["tables"] = {score: t.to_dict("records") for score in HEADLINES if len(t := table(self, score))}
+        self.state["tables"] = {
+            score: t.to_dict("records") for score in HEADLINES if len(t := table(self, score))
+        }
         write_json(self.out / "compare.json", self.state)
 
-    def row(self, name, seed): return next((r for r in self.state["rows"] if (r["name"], r["seed"]) == (name, seed)), None)
-    def folder(self, name, seed): return self.out / "runs" / f"{file_name(name)}-seed{seed}"
+    def row(self, name, seed):
+        return next((r for r in self.state["rows"] if (r["name"], r["seed"]) == (name, seed)), None)
+
+    def folder(self, name, seed):
+        return self.out / "runs" / f"{file_name(name)}-seed{seed}"
+
     def read(self, file):
-        if not (self.out / file).exists(): return pd.DataFrame()
+        if not (self.out / file).exists():
+            return pd.DataFrame()
         check_seal(self.out, file)
         return pd.read_parquet(self.out / file)
+
     @property
-    def curves(self)->pd.DataFrame: return self.read("curves.parquet")
-    def table(self, score="mlm.top1")->pd.DataFrame: return table(self, score)
+    def curves(self) -> pd.DataFrame:
+        return self.read("curves.parquet")
+
+    def table(self, score="mlm.top1") -> pd.DataFrame:
+        return table(self, score)
 
     def run(self, progress=True):
         "Tune, then train and score every contender with every seed, a seed at a time; then seal the tables."
-        check_seal(private_folder(self.out))                                       # what is sealed below was whole before
-        (self.out / SUMS).unlink(missing_ok=True)                                  # until it is whole again
-        bar = tqdm([(c, s) for s in self.seeds for c in self.contenders], desc="comparing", unit="run", ncols=88, disable=not progress)
+        check_seal(private_folder(self.out))  # what is sealed below was whole before
+        (self.out / SUMS).unlink(missing_ok=True)  # until it is whole again
+        bar = tqdm(
+            [(c, s) for s in self.seeds for c in self.contenders],
+            desc="comparing",
+            unit="run",
+            ncols=88,
+            disable=not progress,
+        )
         for c, seed in bar:
             bar.set_postfix_str(f"{c['name']}, seed {seed}")
-            if self.row(c["name"], seed) is None: _train_and_score(self, c, seed)
+            if self.row(c["name"], seed) is None:
+                _train_and_score(self, c, seed)
         tables = ("compare.json", "exam.parquet", "curves.parquet")
         seal(self.out, [name for name in tables if (self.out / name).exists()])
         return self
 
-    def learning_rate(self, c)->float:
+    def learning_rate(self, c) -> float:
         "The best learning rate of a contender, tuned once, with the first seed."
         tried, base = self.state["tuning"].setdefault(c["name"], {}), LEARNING_RATES.get(self.tier.name, 1e-3)
         powers = [0, 1, -1]
         while powers and len(tried) < 5:
             rate = f"{base * 2.0 ** powers.pop(0):.3g}"
-            if rate not in tried: tried[rate] = _trial(self, c, float(rate)); self.save()
-            if not powers: powers = _beyond(tried, base)
+            if rate not in tried:
+                tried[rate] = _trial(self, c, float(rate))
+                self.save()
+            if not powers:
+                powers = _beyond(tried, base)
         return float(min(tried, key=tried.get))
 
-def _beyond(tried, base)->list:
+
+def _beyond(tried, base) -> list:
     "If the best rate tried lies at an edge, the power of two beyond it."
     order, best = sorted(tried, key=float), min(tried, key=tried.get)
     power = round(np.log2(float(best) / base))
     return [power - 1] if best == order[0] else [power + 1] if best == order[-1] else []
 
-def _trial(comparison, c, rate)->float:
+
+def _trial(comparison, c, rate) -> float:
     "The best validation loss of a contender, trained for a share of the budget at that rate; of a probe, if that is what it is judged by."
     k, seed = comparison, comparison.seeds[0]
     seed_everything(seed)
     cls = encoder_class(c["encoder"], trust=True)
     encoder = cls(Config.from_tier(k.tier, vocab_size=k.cohort.vocab.size))
     objective = make_objective(c["objective"], encoder, len(k.cohort.vocab))
-    if c["start"]: start_from(k.folder(c["start"], seed), encoder, objective, k.cohort, _named(c["start"]))
+    if c["start"]:
+        start_from(k.folder(c["start"], seed), encoder, objective, k.cohort, _named(c["start"]))
     share = {name: v and v * k.tuning for name, v in k.budget.items()}
-    loader = Loader(k.cohort.sequences, k.cohort.rows("train"), k.tier.max_seq_length, k.tier.batch_size, seed)
+    loader = Loader(
+        k.cohort.sequences, k.cohort.rows("train"), k.tier.max_seq_length, k.tier.batch_size, seed
+    )
     valid = Loader(k.cohort.sequences, k.cohort.rows("valid"), k.tier.max_seq_length, 32, recent=True)
-    done = train(encoder, objective, loader, valid, Settings(rate, **share, seed=seed, evaluations=2), k.target, None, False)
-    if not (_probed(c) and k.probes): return _best_loss(done)
-    with probing(encoder, k.cohort, k.probes[0], Settings(learning_rate=1.5e-2, epochs=2), progress=False) as (_, _, read): return _best_loss(read)
+    done = train(
+        encoder,
+        objective,
+        loader,
+        valid,
+        Settings(rate, **share, seed=seed, evaluations=2),
+        k.target,
+        None,
+        False,
+    )
+    if not (_probed(c) and k.probes):
+        return _best_loss(done)
+    with probing(
+        encoder, k.cohort, k.probes[0], Settings(learning_rate=1.5e-2, epochs=2), progress=False
+    ) as (_, _, read):
+        return _best_loss(read)
 
-def _named(text)->str: return contender(text)["encoder"]
 
-def _best_loss(training)->float:
+def _named(text) -> str:
+    return contender(text)["encoder"]
+
+
+def _best_loss(training) -> float:
     losses = (n for n in training.history if n.startswith("valid.") and n.endswith("loss"))
     return float(training.history[min(losses, key=len)].min())
 
-def _probed(c)->bool: return not {"mlm", "nvp"} & set(c["objective"].split("+"))
+
+def _probed(c) -> bool:
+    return not {"mlm", "nvp"} & set(c["objective"].split("+"))
 
 # %% ../../nbs/8_runs/40_compare.ipynb #438542b0
 def _train_and_score(k, c, seed):
     start = k.folder(c["start"], seed) if c["start"] else None
-    if start and not (start / "manifest.json").exists(): _train_and_score(k, contender(c["start"]), seed)
+    if start and not (start / "manifest.json").exists():
+        _train_and_score(k, contender(c["start"]), seed)
     rate = k.learning_rate(c)
-    run = pretrain(k.cohort, k.folder(c["name"], seed), c["encoder"], c["objective"], k.tier, k.target, learning_rate=rate, init=start, seed=seed, patience=100, progress=False,
-                   trust=c["start"] and _named(c["start"]), **k.budget)
+    run = pretrain(
+        k.cohort,
+        k.folder(c["name"], seed),
+        c["encoder"],
+        c["objective"],
+        k.tier,
+        k.target,
+        learning_rate=rate,
+        init=start,
+        seed=seed,
+        patience=100,
+        progress=False,
+        trust=c["start"] and _named(c["start"]),
+        **k.budget,
+    )
     m, exams = run.metrics, [pd.read_parquet(f) for f in [run.file("exam.parquet")] if f.exists()]
     scores = {name: v for name, v in m.items() if isinstance(v, dict)}
     for question in k.probes if _probed(c) else ():
         s, tables = probe(run.encoder, k.cohort, question, progress=False)
-        scores |= s; exams.append(tables["exam"])
+        scores |= s
+        exams.append(tables["exam"])
     seen = [n for n in run.history if n.startswith("valid.")]
     _keep(k, "exam.parquet", pd.concat(exams) if exams else None, c["name"], seed)
-    _keep(k, "curves.parquet", run.history.dropna(subset=seen[:1])[["step", "seconds", "tokens", *seen]], c["name"], seed)
-    k.state["rows"].append({"name": c["name"], "seed": seed, "learning_rate": rate, "parameters": m["params.total"], "steps": m["train.steps"], "seconds": m["train.seconds"],
-                            "tokens": int(run.history["tokens"].max()), "peak_memory_bytes": m["train.peak_memory_bytes"], "scores": scores})
+    _keep(
+        k,
+        "curves.parquet",
+        run.history.dropna(subset=seen[:1])[["step", "seconds", "tokens", *seen]],
+        c["name"],
+        seed,
+    )
+    k.state["rows"].append(
+        {
+            "name": c["name"],
+            "seed": seed,
+            "learning_rate": rate,
+            "parameters": m["params.total"],
+            "steps": m["train.steps"],
+            "seconds": m["train.seconds"],
+            "tokens": int(run.history["tokens"].max()),
+            "peak_memory_bytes": m["train.peak_memory_bytes"],
+            "scores": scores,
+        }
+    )
     k.save()
+
 
 def _keep(k, file, frame, name, seed):
     "Put the rows of a run into a table of the comparison, in place of earlier ones of that run."
-    if frame is None: return
+    if frame is None:
+        return
     old = k.read(file)
-    if len(old): old = old[(old["name"] != name) | (old["seed"] != seed)]
+    if len(old):
+        old = old[(old["name"] != name) | (old["seed"] != seed)]
     parts = [x for x in (old, frame.assign(name=name, seed=seed)) if len(x)]
     write_parquet(k.out / file, pd.concat(parts, ignore_index=True))
 
 # %% ../../nbs/8_runs/40_compare.ipynb #acce42e6
 PROBED = " (probe)"
 
-def table(comparison, score="mlm.top1")->pd.DataFrame:
+
+def table(comparison, score="mlm.top1") -> pd.DataFrame:
     "A row a contender, best first. A probe's score stands in the same table, marked. Without `exam.parquet`, as last written to `compare.json`."
     per = _patients(comparison, score)
-    if not per: return pd.DataFrame(comparison.state.get("tables", {}).get(score, []))
+    if not per:
+        return pd.DataFrame(comparison.state.get("tables", {}).get(score, []))
     best, rows = max(per, key=lambda n: per[n]["top"].sum() / per[n]["bottom"].sum()), []
     for name, p in per.items():
         of = [r for r in comparison.state["rows"] if r["name"] == name.removesuffix(PROBED)]
-        seeds = [r["scores"][key]["value"] for r in of for key in (score, f"probe.{score}") if key in r["scores"]]
+        seeds = [
+            r["scores"][key]["value"] for r in of for key in (score, f"probe.{score}") if key in r["scores"]
+        ]
         gap, mean = _difference(p, per[best]), lambda key: float(np.mean([r[key] for r in of]))
-        rows.append({"contender": name, **metrics.ratio(p["top"], p["bottom"], p.index), "lowest seed": min(seeds), "highest seed": max(seeds), "seeds": len(seeds),
-                     "behind": gap["value"], "behind low": gap["low"], "behind high": gap["high"], "learning rate": of[0]["learning_rate"], "parameters": of[0]["parameters"],
-                     "tokens": mean("tokens"), "minutes": mean("seconds") / 60, "memory GiB": mean("peak_memory_bytes") / 2**30})
+        rows.append(
+            {
+                "contender": name,
+                **metrics.ratio(p["top"], p["bottom"], p.index),
+                "lowest seed": min(seeds),
+                "highest seed": max(seeds),
+                "seeds": len(seeds),
+                "behind": gap["value"],
+                "behind low": gap["low"],
+                "behind high": gap["high"],
+                "learning rate": of[0]["learning_rate"],
+                "parameters": of[0]["parameters"],
+                "tokens": mean("tokens"),
+                "minutes": mean("seconds") / 60,
+                "memory GiB": mean("peak_memory_bytes") / 2**30,
+            }
+        )
     return pd.DataFrame(rows).sort_values("value", ascending=False, ignore_index=True)
 
-def baselines(comparison, score="mlm.top1")->dict:
+
+def baselines(comparison, score="mlm.top1") -> dict:
     "The rivals of a score: name → score."
-    found = [{name: r["scores"][key] for name, key in HEADLINES[score][1].items() if key in r["scores"]} for r in comparison.state["rows"]]
+    found = [
+        {name: r["scores"][key] for name, key in HEADLINES[score][1].items() if key in r["scores"]}
+        for r in comparison.state["rows"]
+    ]
     return max(found, key=len, default={})
 
-def _patients(comparison, score)->dict:
+
+def _patients(comparison, score) -> dict:
     "Contender → per patient top and bottom, summed over its seeds."
     exam, out = comparison.read("exam.parquet"), {}
-    if not len(exam): return out
-    finished = pd.MultiIndex.from_frame(exam[["name", "seed"]]).isin([(r["name"], r["seed"]) for r in comparison.state["rows"]])
+    if not len(exam):
+        return out
+    finished = pd.MultiIndex.from_frame(exam[["name", "seed"]]).isin(
+        [(r["name"], r["seed"]) for r in comparison.state["rows"]]
+    )
     mine = exam[finished & exam["score"].isin([score, f"probe.{score}"])]
     who = np.sort(mine["subject_id"].unique())
     for (name, s), part in mine.groupby(["name", "score"]):
-        out[name + (PROBED if s.startswith("probe.") else "")] = part.groupby("subject_id")[["top", "bottom"]].sum().reindex(who, fill_value=0)
+        out[name + (PROBED if s.startswith("probe.") else "")] = (
+            part.groupby("subject_id")[["top", "bottom"]].sum().reindex(who, fill_value=0)
+        )
     return out
 
-def _difference(p, best)->dict:
+
+def _difference(p, best) -> dict:
     "score(p) - score(best), patients drawn together."
     again, value = metrics.resamples(len(p)), lambda x: x["top"].sum() / x["bottom"].sum()
     drawn = lambda x: (again @ x["top"].to_numpy()) / (again @ x["bottom"].to_numpy())

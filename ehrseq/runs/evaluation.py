@@ -9,80 +9,166 @@ __all__ = ['HEADLINES', 'EXAMS', 'headlines', 'evaluate', 'masked_codes', 'next_
 import numpy as np
 import pandas as pd
 
-from ..scores import baselines, disclosure, metrics
-from ..explore import arrays
 from ..data.batch import Loader
+from ..explore import arrays
 from ..objectives.mlm import guesses
 from ..objectives.nvp import best_threshold, recall
+from ..scores import baselines, disclosure, metrics
 
 # %% ../../nbs/8_runs/02_evaluation.ipynb #07d97066
-HEADLINES = {   # score: (what it is, its rivals)
-    "mlm.top1": ("masked codes, top-1", {"co-occurrence": "mlm.baseline.cooccurrence.top1", "unigram": "mlm.baseline.unigram.top1"}),
-    "nvp.micro_f1": ("next visit, micro-F1", {"count regression": "nvp.baseline.count_regression.micro_f1", "copy the last visit": "nvp.baseline.copy_last.micro_f1", "most frequent": "nvp.baseline.most_frequent.micro_f1"}),
-    "nvp.recall_at_10": ("next visit, recall@10", {"count regression": "nvp.baseline.count_regression.recall_at_10", "most frequent": "nvp.baseline.most_frequent.recall_at_10"}),
-    "nvp.new.recall_at_10": ("next visit, new codes, recall@10", {"count regression": "nvp.baseline.count_regression.new.recall_at_10", "most frequent": "nvp.baseline.most_frequent.new.recall_at_10"}),
+HEADLINES = {  # score: (what it is, its rivals)
+    "mlm.top1": (
+        "masked codes, top-1",
+        {"co-occurrence": "mlm.baseline.cooccurrence.top1", "unigram": "mlm.baseline.unigram.top1"},
+    ),
+    "nvp.micro_f1": (
+        "next visit, micro-F1",
+        {
+            "count regression": "nvp.baseline.count_regression.micro_f1",
+            "copy the last visit": "nvp.baseline.copy_last.micro_f1",
+            "most frequent": "nvp.baseline.most_frequent.micro_f1",
+        },
+    ),
+    "nvp.recall_at_10": (
+        "next visit, recall@10",
+        {
+            "count regression": "nvp.baseline.count_regression.recall_at_10",
+            "most frequent": "nvp.baseline.most_frequent.recall_at_10",
+        },
+    ),
+    "nvp.new.recall_at_10": (
+        "next visit, new codes, recall@10",
+        {
+            "count regression": "nvp.baseline.count_regression.new.recall_at_10",
+            "most frequent": "nvp.baseline.most_frequent.new.recall_at_10",
+        },
+    ),
     "contrastive.top1": ("the other view found", {}),
-    "embedding.neighbour_agreement": ("neighbour agreement by main disease", {"untrained": "embedding.untrained.neighbour_agreement", "SVD of counts": "embedding.count_svd.neighbour_agreement"}),
-    "embedding.silhouette": ("silhouette by main disease", {"untrained": "embedding.untrained.silhouette", "SVD of counts": "embedding.count_svd.silhouette"})}
+    "embedding.neighbour_agreement": (
+        "neighbour agreement by main disease",
+        {
+            "untrained": "embedding.untrained.neighbour_agreement",
+            "SVD of counts": "embedding.count_svd.neighbour_agreement",
+        },
+    ),
+    "embedding.silhouette": (
+        "silhouette by main disease",
+        {"untrained": "embedding.untrained.silhouette", "SVD of counts": "embedding.count_svd.silhouette"},
+    ),
+}
 
-def headlines(scores)->dict:
-    "Of `metrics.json`: what it is → {\"ours\": score, rival: score …}, for what was measured."
-    return {label: {"ours": scores[key]} | {name: scores[k] for name, k in rivals.items() if k in scores} for key, (label, rivals) in HEADLINES.items() if key in scores}
+
+def headlines(scores) -> dict:
+    'Of `metrics.json`: what it is → {"ours": score, rival: score …}, for what was measured.'
+    return {
+        label: {"ours": scores[key]} | {name: scores[k] for name, k in rivals.items() if k in scores}
+        for key, (label, rivals) in HEADLINES.items()
+        if key in scores
+    }
 
 # %% ../../nbs/8_runs/02_evaluation.ipynb #3d7b48e5
 def evaluate(
     encoder,
-    objective, # one, or a sum
+    objective,  # one, or a sum
     cohort,
-    untrained=None, # the same encoder before its first step
+    untrained=None,  # the same encoder before its first step
     batch_size=32,
-)->tuple:
+) -> tuple:
     """The scores of `metrics.json`, on test patients, each beside its rivals; and tables by name: `exam`, what each patient adds to a score
     (score, subject_id, top, bottom: the score is sum(top) / sum(bottom)), and `next_visit`, the answers of that exam."""
-    loaders = {s: Loader(cohort.sequences, cohort.rows(s), encoder.config.max_seq_length, batch_size, recent=True) for s in ("train", "valid", "test")}
+    loaders = {
+        s: Loader(cohort.sequences, cohort.rows(s), encoder.config.max_seq_length, batch_size, recent=True)
+        for s in ("train", "valid", "test")
+    }
     scores, tables = {}, {}
     for name, part in objective.parts.items():
         s, t = EXAMS[name](encoder, part, cohort, **loaders)
         scores |= s
-        for table, frame in t.items(): tables[table] = pd.concat([tables[table], frame], ignore_index=True) if table in tables else frame
+        for table, frame in t.items():
+            tables[table] = pd.concat([tables[table], frame], ignore_index=True) if table in tables else frame
     return scores | embedding(encoder, cohort, untrained), tables
 
-def _exam(score, top, bottom, subject_id)->pd.DataFrame:
-    sums = pd.DataFrame({"subject_id": np.asarray(subject_id), "top": np.asarray(top, float), "bottom": np.asarray(bottom, float)}).groupby("subject_id", as_index=False).sum()
+
+def _exam(score, top, bottom, subject_id) -> pd.DataFrame:
+    sums = (
+        pd.DataFrame(
+            {
+                "subject_id": np.asarray(subject_id),
+                "top": np.asarray(top, float),
+                "bottom": np.asarray(bottom, float),
+            }
+        )
+        .groupby("subject_id", as_index=False)
+        .sum()
+    )
     return sums.assign(score=score)[["score", "subject_id", "top", "bottom"]]
+
 
 def masked_codes(encoder, objective, cohort, train, valid, test):
     answers = objective.evaluate(encoder, test)
     scores = metrics.mlm_scores(answers, cohort.vocab)
-    rivals = {"unigram": baselines.Unigram(train, cohort.vocab.size), "cooccurrence": baselines.strongest(train, cohort.vocab.size, valid)}
+    rivals = {
+        "unigram": baselines.Unigram(train, cohort.vocab.size),
+        "cooccurrence": baselines.strongest(train, cohort.vocab.size, valid),
+    }
     for name, rival in rivals.items():
         s = metrics.mlm_scores(guesses(rival, test), cohort.vocab, f"mlm.baseline.{name}")
         scores |= {k: s[k] for k in (f"mlm.baseline.{name}.top1", f"mlm.baseline.{name}.top5")}
     return scores, {"exam": _exam("mlm.top1", answers["top1"], answers["n"], answers["subject_id"])}
 
+
 def next_visit(encoder, objective, cohort, train, valid, test):
     "Thresholds are chosen on validation patients: ours, and each rival's."
-    threshold, answers = best_threshold(objective.evaluate(encoder, valid))[0], objective.evaluate(encoder, test)
+    threshold, answers = (
+        best_threshold(objective.evaluate(encoder, valid))[0],
+        objective.evaluate(encoder, test),
+    )
     scores = {"nvp.threshold": threshold} | metrics.nvp_scores(answers, threshold)
     for name, (on_valid, on_test) in baselines.next_visit_rivals(cohort, valid, test).items():
         scores |= metrics.nvp_scores(on_test, best_threshold(on_valid)[0], f"nvp.baseline.{name}")
-    yes, found = answers["p"] >= threshold, {name: recall(answers, rank) for name, rank in (("nvp.recall_at_10", "rank"), ("nvp.new.recall_at_10", "new_rank"))}
-    exam = [_exam("nvp.micro_f1", 2 * (yes & answers["true"]), yes * 1 + answers["true"], answers["subject_id"]), *(_exam(n, r["found"], r["asked"], r["subject_id"]) for n, r in found.items())]
+    yes, found = (
+        answers["p"] >= threshold,
+        {
+            name: recall(answers, rank)
+            for name, rank in (("nvp.recall_at_10", "rank"), ("nvp.new.recall_at_10", "new_rank"))
+        },
+    )
+    exam = [
+        _exam("nvp.micro_f1", 2 * (yes & answers["true"]), yes * 1 + answers["true"], answers["subject_id"]),
+        *(_exam(n, r["found"], r["asked"], r["subject_id"]) for n, r in found.items()),
+    ]
     return scores, {"next_visit": answers, "exam": pd.concat(exam, ignore_index=True)}
 
-EXAMS = {"mlm": masked_codes, "nvp": next_visit,
-         "contrastive": lambda encoder, objective, cohort, train, valid, test: (metrics.contrastive_scores(objective.evaluate(encoder, test)), {}),
-         "skipgram": lambda encoder, objective, cohort, train, valid, test: (metrics.skipgram_scores(objective.evaluate(encoder, test)), {})}
 
-def embedding(encoder, cohort, untrained=None)->dict:
+EXAMS = {
+    "mlm": masked_codes,
+    "nvp": next_visit,
+    "contrastive": lambda encoder, objective, cohort, train, valid, test: (
+        metrics.contrastive_scores(objective.evaluate(encoder, test)),
+        {},
+    ),
+    "skipgram": lambda encoder, objective, cohort, train, valid, test: (
+        metrics.skipgram_scores(objective.evaluate(encoder, test)),
+        {},
+    ),
+}
+
+
+def embedding(encoder, cohort, untrained=None) -> dict:
     "Embedding scores of the raw patient vectors of all test patients, of the untrained encoder's, and of an SVD of counts of the same width."
     disease, rows = metrics.main_disease(cohort), cohort.rows("test")
     vectors = {"embedding": encoder, "embedding.untrained": untrained}
-    vectors = {k: np.stack(arrays.patient_vectors(e, cohort, "test")["vector"]) for k, e in vectors.items() if e is not None}
+    vectors = {
+        k: np.stack(arrays.patient_vectors(e, cohort, "test")["vector"])
+        for k, e in vectors.items()
+        if e is not None
+    }
     vectors["embedding.count_svd"] = baselines.count_svd(cohort, encoder.config.hidden_dim)[rows]
     labels, out = disease.reindex(cohort.sequences.subject_id[rows]).to_numpy(), {}
     least = disclosure.threshold(cohort.report.public)
     for prefix, v in vectors.items():
-        try: out |= metrics.embedding_scores(v, labels, prefix)
-        except ValueError as error: print(f"{prefix} scores left out: {disclosure.why(error, least)}.")
+        try:
+            out |= metrics.embedding_scores(v, labels, prefix)
+        except ValueError as error:
+            print(f"{prefix} scores left out: {disclosure.why(error, least)}.")
     return out

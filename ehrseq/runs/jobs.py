@@ -16,87 +16,144 @@ import signal
 import subprocess
 import sys
 from contextlib import nullcontext
-from datetime import datetime, timezone
-from importlib import metadata
-from importlib.resources import files
+from datetime import UTC, datetime
+from importlib import metadata, resources
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
-from ..explore import arrays
 from ..data.batch import Loader
-from ..training.checkpoint import Checkpoints, from_pretrained, save_pretrained
-from ..encoders.encoder import Config, encoder_class, parameter_count
-from ..data.folders import SUMS, private_files, private_folder, read_json, seal, write_atomic, write_json, write_parquet
-from .report import card, notebook_page, report
-from .parameters import checked, from_file, from_text, parameter_types
-from .pods import stop_pod, volatile
-from .run import Run, finished, publish
-from .evaluation import evaluate
 from ..data.events import SPLITS
+from ehrseq.data.folders import (
+    SUMS,
+    private_files,
+    private_folder,
+    read_json,
+    seal,
+    write_atomic,
+    write_json,
+    write_parquet,
+)
+from ..encoders.encoder import Config, encoder_class, parameter_count
+from ..explore import arrays
 from ..objectives.objective import check_objective, make_objective
 from ..registry import choose
-from ..tiers import target as find_target, tier as find_tier
+from .evaluation import evaluate
+from .parameters import checked, from_file, from_text, parameter_types
+from .pods import stop_pod, volatile
+from .report import card, notebook_page, report
+from .run import Run, finished, publish
+from ..tiers import target as find_target
+from ..tiers import tier as find_tier
+from ..training.checkpoint import Checkpoints, from_pretrained, save_pretrained
 from ..training.train import SCHEDULES, Settings, seed_everything, train
 
 # %% ../../nbs/8_runs/30_jobs.ipynb #94ecc17b
-LEARNING_RATES = {"small": 1.5e-3, "medium": 7e-4, "large": 3e-4}  # tuned on validation patients for small; scaled for the others
+LEARNING_RATES = {
+    "small": 1.5e-3,
+    "medium": 7e-4,
+    "large": 3e-4,
+}  # tuned on validation patients for small; scaled for the others
 DEFAULT_EPOCHS = 10
 
+
 def pretrain(
-    cohort, # of `tokenize`
-    out, # the run folder
-    encoder="behrt", # a name, or "package.module:Class"
+    cohort,  # of `tokenize`
+    out,  # the run folder
+    encoder="behrt",  # a name, or "package.module:Class"
     objective="mlm",
-    tier="small", # "small", "medium", "large"
-    target="auto", # "auto", "cpu", "m1", "rtx3060", "a40", "h200"
-    weights=None, # of the parts of a sum of objectives
-    epochs=None, # default 10
-    minutes=None, # of training alone; wins over epochs
-    batch_size=None, # default: the tier's
-    learning_rate=None, # default: the tier's
-    patience=5, # of ten evaluations
-    init=None, # a run to start from
+    tier="small",  # "small", "medium", "large"
+    target="auto",  # "auto", "cpu", "m1", "rtx3060", "a40", "h200"
+    weights=None,  # of the parts of a sum of objectives
+    epochs=None,  # default 10
+    minutes=None,  # of training alone; wins over epochs
+    batch_size=None,  # default: the tier's
+    learning_rate=None,  # default: the tier's
+    patience=5,  # of ten evaluations
+    init=None,  # a run to start from
     seed=0,
-    resume=True, # return a finished run, go on with a stopped one; False: train anew
-    checkpoint_minutes=5, # between checkpoints in `out/state`: what a power cut can cost
-    schedule="linear", # or "cosine": how the learning rate falls
-    tensorboard=False, # the log for TensorBoard, too
-    shard=False, # with several processes: share weights and moments out among them
+    resume=True,  # return a finished run, go on with a stopped one; False: train anew
+    checkpoint_minutes=5,  # between checkpoints in `out/state`: what a power cut can cost
+    schedule="linear",  # or "cosine": how the learning rate falls
+    tensorboard=False,  # the log for TensorBoard, too
+    shard=False,  # with several processes: share weights and moments out among them
     progress=True,
-    trust=False, # a class that `init` may name beside ours and the one given as `encoder`; True: any
-)->Run:
+    trust=False,  # a class that `init` may name beside ours and the one given as `encoder`; True: any
+) -> Run:
     "Pre-train an encoder on a cohort into a run folder. Raises `ValueError` for unknown names, before any work."
     t, g = find_tier(tier), find_target(target)
-    cls = encoder_class(encoder, trust=True)                          # the caller names it, not a file
-    check_objective(objective); choose(schedule, SCHEDULES, "schedule")
+    cls = encoder_class(encoder, trust=True)  # the caller names it, not a file
+    check_objective(objective)
+    choose(schedule, SCHEDULES, "schedule")
     cohort.check_splits()
     if not g.is_here:
-        raise ValueError(f"target {g.name!r} needs {g.device}, which torch does not find on this machine; target='auto' takes what is here.")
-    if weights: make_objective(objective, cls(Config.from_tier(t)), weights=weights)   # raises for weights that do not fit
+        raise ValueError(
+            f"target {g.name!r} needs {g.device}, which torch does not find on this machine; target='auto' takes what is here."
+        )
+    if weights:
+        make_objective(
+            objective, cls(Config.from_tier(t)), weights=weights
+        )  # raises for weights that do not fit
     out = Path(out)
-    if RANK == 0 and (warning := volatile(out)): print(f"careful: {warning}")
+    if RANK == 0 and (warning := volatile(out)):
+        print(f"careful: {warning}")
     private_folder(out)
     with _locked(out) if RANK == 0 else nullcontext():
         if resume and finished(out):
-            _same(out, {"encoder": encoder, "objective": objective, "tier": t.name, "seed": seed, "data": cohort.info["fingerprint"]})
+            _same(
+                out,
+                {
+                    "encoder": encoder,
+                    "objective": objective,
+                    "tier": t.name,
+                    "seed": seed,
+                    "data": cohort.info["fingerprint"],
+                },
+            )
             print(f"{out} is finished; nothing to do (resume=False trains it again).")
             return Run(out, cohort, trust=encoder)
-        plan = Settings(learning_rate or LEARNING_RATES.get(t.name, 1e-3), epochs or (None if minutes else DEFAULT_EPOCHS), minutes, patience, seed=seed, schedule=schedule, checkpoint_minutes=checkpoint_minutes)
-        if not resume and RANK == 0: Checkpoints(out / "state").clear()
-        _pretrain(cohort, out, encoder, cls, objective, weights, t, g, plan, batch_size or t.batch_size, init, progress,
-                  tensorboard, shard, trust is True or (encoder, trust))
+        plan = Settings(
+            learning_rate or LEARNING_RATES.get(t.name, 1e-3),
+            epochs or (None if minutes else DEFAULT_EPOCHS),
+            minutes,
+            patience,
+            seed=seed,
+            schedule=schedule,
+            checkpoint_minutes=checkpoint_minutes,
+        )
+        if not resume and RANK == 0:
+            Checkpoints(out / "state").clear()
+        _pretrain(
+            cohort,
+            out,
+            encoder,
+            cls,
+            objective,
+            weights,
+            t,
+            g,
+            plan,
+            batch_size or t.batch_size,
+            init,
+            progress,
+            tensorboard,
+            shard,
+            trust is True or (encoder, trust),
+        )
     return Run(out, cohort, trust=encoder)
 
 # %% ../../nbs/8_runs/30_jobs.ipynb #9e607c0a
-RANK = int(os.getenv("RANK", "0"))   # of this process among those that torchrun started; the first one writes
+RANK = int(os.getenv("RANK", "0"))  # of this process among those that torchrun started; the first one writes
+
 
 def _together():
     "Wait until every process is here."
     if "RANK" in os.environ:
         from accelerate import PartialState
+
         PartialState().wait_for_everyone()
+
 
 def _same(out, asked):
     "Refuse a finished folder that holds another run than the one asked for, saying what differs."
@@ -104,133 +161,273 @@ def _same(out, asked):
     data = m.get("data")
     held = {**m, "data": data.get("fingerprint") if isinstance(data, dict) else None}
     other = [f"{k} {held.get(k)!r}, not {v!r}" for k, v in asked.items() if held.get(k) != v]
-    if other: raise ValueError(f"{out} holds a finished run with {'; '.join(other)}. Choose another folder, or resume=False to replace it.")
+    if other:
+        raise ValueError(
+            f"{out} holds a finished run with {'; '.join(other)}. Choose another folder, or resume=False to replace it."
+        )
+
 
 def _locked(out):
     lock = FileLock(out / ".lock", timeout=0)
-    try: return lock.acquire()
-    except Timeout: raise ValueError(f"{out} is in use by another run; wait for it, or choose another folder.") from None
+    try:
+        return lock.acquire()
+    except Timeout:
+        raise ValueError(f"{out} is in use by another run; wait for it, or choose another folder.") from None
 
-def _pretrain(cohort, out, name, cls, objective, weights, t, g, plan, batch_size, init, progress, tensorboard, shard, trust):
-    manifest = _manifest(cohort, name, objective, t, g, plan, batch_size) | {"weights": weights, "init": init and str(init)}
+
+def _pretrain(
+    cohort,
+    out,
+    name,
+    cls,
+    objective,
+    weights,
+    t,
+    g,
+    plan,
+    batch_size,
+    init,
+    progress,
+    tensorboard,
+    shard,
+    trust,
+):
+    manifest = _manifest(cohort, name, objective, t, g, plan, batch_size) | {
+        "weights": weights,
+        "init": init and str(init),
+    }
     checkpoints = _checkpoints(out, manifest, cohort)
     kept = checkpoints.load()
-    if kept: print(f"{out}: going on after step {kept[1]['step']:,} of {kept[1]['steps']:,}.")
+    if kept:
+        print(f"{out}: going on after step {kept[1]['step']:,} of {kept[1]['steps']:,}.")
     tell = lambda **status: RANK or write_json(out / "manifest.json", manifest | status)
-    if RANK == 0: (out / SUMS).unlink(missing_ok=True)                 # of an earlier run, which this one replaces
+    if RANK == 0:
+        (out / SUMS).unlink(missing_ok=True)  # of an earlier run, which this one replaces
     tell(status="running")
     seed_everything(plan.seed)
     encoder = cls(Config.from_tier(t, vocab_size=cohort.vocab.size))
     objective, untrained = make_objective(objective, encoder, len(cohort.vocab), weights), cls(encoder.config)
     untrained.load_state_dict(encoder.state_dict())
-    if init and not kept: start_from(init, encoder, objective, cohort, trust)
+    if init and not kept:
+        start_from(init, encoder, objective, cohort, trust)
     loader = Loader(cohort.sequences, cohort.rows("train"), t.max_seq_length, batch_size, plan.seed)
     valid = Loader(cohort.sequences, cohort.rows("valid"), t.max_seq_length, 32, recent=True)
     try:
-        done = train(encoder, objective, loader, valid, plan, g, out, progress, checkpoints, tensorboard, shard)
-        if RANK == 0: _finish(cohort, out, name, encoder, objective, untrained, loader, done, t, manifest)
+        done = train(
+            encoder, objective, loader, valid, plan, g, out, progress, checkpoints, tensorboard, shard
+        )
+        if RANK == 0:
+            _finish(cohort, out, name, encoder, objective, untrained, loader, done, t, manifest)
     except BaseException as e:
         stopped = isinstance(e, (KeyboardInterrupt, SystemExit))
-        tell(**{"status": "stopped"} if stopped else {"status": "failed", "error": f"{type(e).__name__}: {e}"})
-        if stopped and RANK == 0: print(f"\n{out}: stopped; the same command goes on from {checkpoints.all[-1].name if checkpoints.all else 'the beginning'}.")
+        tell(
+            **{"status": "stopped"} if stopped else {"status": "failed", "error": f"{type(e).__name__}: {e}"}
+        )
+        if stopped and RANK == 0:
+            print(
+                f"\n{out}: stopped; the same command goes on from {checkpoints.all[-1].name if checkpoints.all else 'the beginning'}."
+            )
         raise
-    if RANK == 0: checkpoints.clear()
+    if RANK == 0:
+        checkpoints.clear()
     _together()
 
-def _checkpoints(out, manifest, cohort)->Checkpoints:
+
+def _checkpoints(out, manifest, cohort) -> Checkpoints:
     "The checkpoints of a run, of that run alone: the machine may change, nothing that changes the result."
     settings = {k: v for k, v in manifest["settings"].items() if not k.startswith("checkpoint_")}
     of = {k: manifest[k] for k in ("encoder", "objective", "weights", "tier", "batch_size", "init")}
-    return Checkpoints(out / "state", {**of, **settings, "cohort": cohort.info["fingerprint"], "vocabulary": hashlib.sha256("\n".join(cohort.vocab.codes).encode()).hexdigest()[:16]})
+    return Checkpoints(
+        out / "state",
+        {
+            **of,
+            **settings,
+            "cohort": cohort.info["fingerprint"],
+            "vocabulary": hashlib.sha256("\n".join(cohort.vocab.codes).encode()).hexdigest()[:16],
+        },
+    )
 
 # %% ../../nbs/8_runs/30_jobs.ipynb #77c2ead2
 def start_from(init, encoder, objective, cohort, trust=False):
     "Take over the weights of another run: all of them if it is the same encoder, else its code table. Refuse what does not fit, saying why."
     p = from_pretrained(init, trust)
-    if p.vocab.codes != cohort.vocab.codes: raise ValueError(f"init {init}: its vocabulary differs from the cohort's; tokenize with vocab=that run's vocabulary.")
+    if p.vocab.codes != cohort.vocab.codes:
+        raise ValueError(
+            f"init {init}: its vocabulary differs from the cohort's; tokenize with vocab=that run's vocabulary."
+        )
     if type(p.encoder) is type(encoder):
-        if p.encoder.config != encoder.config: raise ValueError(f"init {init}: a {p.config['encoder']} with {p.config['model']}; expected {encoder.config.to_dict()}.")
+        if p.encoder.config != encoder.config:
+            raise ValueError(
+                f"init {init}: a {p.config['encoder']} with {p.config['model']}; expected {encoder.config.to_dict()}."
+            )
         encoder.load_state_dict(p.encoder.state_dict())
-        if p.config.get("objective") == objective.name: objective.load_state_dict(p.objective_state)
+        if p.config.get("objective") == objective.name:
+            objective.load_state_dict(p.objective_state)
         return
     theirs, ours = p.encoder.code_embedding.weight, encoder.code_embedding.weight
-    if theirs.shape != ours.shape: raise ValueError(f"init {init}: its code table is {tuple(theirs.shape)}; {type(encoder).__name__} of this tier needs {tuple(ours.shape)}.")
-    with torch.no_grad(): ours.copy_(theirs)
+    if theirs.shape != ours.shape:
+        raise ValueError(
+            f"init {init}: its code table is {tuple(theirs.shape)}; {type(encoder).__name__} of this tier needs {tuple(ours.shape)}."
+        )
+    with torch.no_grad():
+        ours.copy_(theirs)
     print(f"init: the code table of {init} ({p.config['encoder']}); all else begins anew.")
 
-def _manifest(cohort, name, objective, t, g, plan, batch_size)->dict:
-    packages = ("ehrseq", "torch", "accelerate", "numpy", "pandas", "pyarrow", "duckdb", "ibis-framework", "scikit-learn", "safetensors")
-    return {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "encoder": name, "objective": objective, "tier": t.name, "target": g.name, "device": g.device,
-            "precision": g.precision, "seed": plan.seed, "batch_size": batch_size, "micro_batch": g.micro_batch(t, batch_size), "settings": vars(plan), "data": cohort.info,
-            "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}}, "platform": platform.platform()}
+
+def _manifest(cohort, name, objective, t, g, plan, batch_size) -> dict:
+    packages = (
+        "ehrseq",
+        "torch",
+        "accelerate",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "duckdb",
+        "ibis-framework",
+        "scikit-learn",
+        "safetensors",
+    )
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "encoder": name,
+        "objective": objective,
+        "tier": t.name,
+        "target": g.name,
+        "device": g.device,
+        "precision": g.precision,
+        "seed": plan.seed,
+        "batch_size": batch_size,
+        "micro_batch": g.micro_batch(t, batch_size),
+        "settings": vars(plan),
+        "data": cohort.info,
+        "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},
+        "platform": platform.platform(),
+    }
 
 # %% ../../nbs/8_runs/30_jobs.ipynb #7dd206b0
 def _finish(cohort, out, name, encoder, objective, untrained, loader, done, t, manifest):
-    encoder.cpu(); objective.cpu()
+    encoder.cpu()
+    objective.cpu()
     scores, tables = evaluate(encoder, objective, cohort, untrained)
     scores = _numbers(cohort, encoder, objective, loader, done) | scores
     write_json(out / "metrics.json", scores)
     tables = {**tables, "embeddings": arrays.patient_vectors(encoder, cohort)}
-    for table, frame in tables.items(): write_parquet(out / f"{table}.parquet", frame)
-    for old in out.glob("map-*.parquet"): old.unlink()
-    save_pretrained(out, encoder, cohort.vocab, name, objective, {"tier": t.name, "data": cohort.info}, card(name, t, cohort, scores, manifest))
-    try: write_atomic(out / "report.html", report(Run(out, cohort, trust=name), manifest))
-    except ImportError as e: print(f"no report.html: {e.name} is not installed (pip install 'ehrseq[notebook]'); everything else is in {out}.")
-    write_json(out / "manifest.json", manifest | {"status": "finished", "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-               "forecast": {"train_seconds": done.plan.seconds, "peak_memory_bytes": done.plan.memory}, "actual": {"train_seconds": done.seconds, "steps": done.steps, "best_step": done.best_step,
-               "stopped_early": done.stopped_early, "peak_memory_bytes": done.peak_memory_bytes}})
+    for table, frame in tables.items():
+        write_parquet(out / f"{table}.parquet", frame)
+    for old in out.glob("map-*.parquet"):
+        old.unlink()
+    save_pretrained(
+        out,
+        encoder,
+        cohort.vocab,
+        name,
+        objective,
+        {"tier": t.name, "data": cohort.info},
+        card(name, t, cohort, scores, manifest),
+    )
+    try:
+        write_atomic(out / "report.html", report(Run(out, cohort, trust=name), manifest))
+    except ImportError as e:
+        print(
+            f"no report.html: {e.name} is not installed (pip install 'ehrseq[notebook]'); everything else is in {out}."
+        )
+    write_json(
+        out / "manifest.json",
+        manifest
+        | {
+            "status": "finished",
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "forecast": {"train_seconds": done.plan.seconds, "peak_memory_bytes": done.plan.memory},
+            "actual": {
+                "train_seconds": done.seconds,
+                "steps": done.steps,
+                "best_step": done.best_step,
+                "stopped_early": done.stopped_early,
+                "peak_memory_bytes": done.peak_memory_bytes,
+            },
+        },
+    )
     private_files(out)
     seal(out, ["metrics.json", "metrics.jsonl", "manifest.json", *(f"{table}.parquet" for table in tables)])
 
-def _numbers(cohort, encoder, objective, loader, done)->dict:
+
+def _numbers(cohort, encoder, objective, loader, done) -> dict:
     shapes = [(b.tokens, b.mask.numel()) for b in loader]
-    return {"params.total": parameter_count(encoder, objective), "params.non_embedding": parameter_count(encoder, objective, embedding=False),
-            **{f"data.patients.{s}": len(cohort.rows(s)) for s in SPLITS}, "data.tokens": len(cohort.sequences.code), "data.unknown_rate": cohort.info["unknown_rate"],
-            "data.padding_rate": 1 - sum(n for n, _ in shapes) / sum(n for _, n in shapes), "train.steps": done.steps, "train.seconds": done.seconds,
-            "train.tokens_per_second": done.tokens_per_second, "train.peak_memory_bytes": done.peak_memory_bytes}
+    return {
+        "params.total": parameter_count(encoder, objective),
+        "params.non_embedding": parameter_count(encoder, objective, embedding=False),
+        **{f"data.patients.{s}": len(cohort.rows(s)) for s in SPLITS},
+        "data.tokens": len(cohort.sequences.code),
+        "data.unknown_rate": cohort.info["unknown_rate"],
+        "data.padding_rate": 1 - sum(n for n, _ in shapes) / sum(n for _, n in shapes),
+        "train.steps": done.steps,
+        "train.seconds": done.seconds,
+        "train.tokens_per_second": done.tokens_per_second,
+        "train.peak_memory_bytes": done.peak_memory_bytes,
+    }
 
 # %% ../../nbs/8_runs/30_jobs.ipynb #235d6b77
-def notebook(name)->Path:
+def notebook(name) -> Path:
     "The job notebook of that name: in the repository, or as installed."
-    here = Path(str(files("ehrseq")))
+    here = Path(str(resources.files("ehrseq")))
     for folder in (here / "notebooks", here.parent / "nbs" / "jobs"):
         found = {p.stem: p for p in folder.glob("*.ipynb")} if folder.is_dir() else {}
-        if found: return choose(name, found, "job")
+        if found:
+            return choose(name, found, "job")
     raise ValueError("no job notebooks found beside the package.")
 
-def parameter_file(name)->Path:
+
+def parameter_file(name) -> Path:
     "A YAML file of parameters: a path, or the name of one that comes with the jobs (`large-a40`)."
-    if (path := Path(name)).exists(): return path
-    return choose(str(name), {p.stem: p for p in sorted((notebook("pretrain").parent / "params").glob("*.yaml"))}, "parameter file")
+    if (path := Path(name)).exists():
+        return path
+    return choose(
+        str(name),
+        {p.stem: p for p in sorted((notebook("pretrain").parent / "params").glob("*.yaml"))},
+        "parameter file",
+    )
+
 
 def check_parameters(names, known):
     "Refuse a parameter that the job does not have, by name."
-    for name in names: choose(name, dict.fromkeys(known), "parameter")
+    for name in names:
+        choose(name, dict.fromkeys(known), "parameter")
+
 
 def check_notebook(variables, known):
     "In a job notebook: refuse injected variables that are not among its parameters, and values of another kind than its cell says."
     for name, annotation in variables.get("__annotations__", {}).items():
-        if name in known: checked(name, variables[name], annotation)
-    given = [n for n, v in variables.items() if not n.startswith("_") and isinstance(v, (str, int, float, bool, list, dict, tuple, type(None)))]
+        if name in known:
+            checked(name, variables[name], annotation)
+    given = [
+        n
+        for n, v in variables.items()
+        if not n.startswith("_") and isinstance(v, (str, int, float, bool, list, dict, tuple, type(None)))
+    ]
     check_parameters([n for n in given if n not in ("In", "Out", "papermill")], known)
 
 # %% ../../nbs/8_runs/30_jobs.ipynb #2c2860a6
 STOPPED = {"KeyboardInterrupt": 130, "SystemExit": 143}
 
-def _checked(parameters, types)->dict:
+
+def _checked(parameters, types) -> dict:
     "The parameters, each known and of its kind. The run folder is not one of them: it is said once."
     check_parameters(parameters, types)
-    if "out" in parameters: raise ValueError("parameter 'out': the run folder is said after the name of the job; leave this out.")
+    if "out" in parameters:
+        raise ValueError("parameter 'out': the run folder is said after the name of the job; leave this out.")
     return {name: checked(name, value, types[name]) for name, value in parameters.items()}
 
-def _literal(path)->str:
+
+def _literal(path) -> str:
     "A path as papermill must be given it: it fills in {names}, and takes `-` and `s3://` for something else than files."
     return str(Path(path).absolute()).replace("{", "{{").replace("}", "}}")
 
-def run_job(name, out, parameters, echo=True)->int:
+
+def run_job(name, out, parameters, echo=True) -> int:
     "Execute a job notebook into `out`; 0, 130 or 143 if it was asked to stop, or 1 with the error on stderr. Raises `ValueError` for a parameter, by name, before any work."
     import papermill
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)                       # else a stopped kernel is mourned in a traceback
+
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # else a stopped kernel is mourned in a traceback
     path = notebook(name)
     parameters, out = _checked(parameters, parameter_types(path)), Path(out)
     asked, kept = {"job": name, **parameters}, out / "parameters.json"
@@ -240,77 +437,144 @@ def run_job(name, out, parameters, echo=True)->int:
         return 0
     private_folder(out)
     if RANK == 0:
-        with _locked(out): pass                                                 # before the notebook of the job that holds it is overwritten
+        with _locked(out):
+            pass  # before the notebook of the job that holds it is overwritten
     executed = out / (f".{name}-{RANK}.ipynb" if RANK else f"{name}.ipynb")
     try:
-        papermill.execute_notebook(_literal(path), _literal(executed), {**parameters, "out": str(out)}, progress_bar=False, store_widget_state=False,
-                                   stdout_file=sys.stdout if echo and RANK == 0 else None, cwd=None, extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
+        papermill.execute_notebook(
+            _literal(path),
+            _literal(executed),
+            {**parameters, "out": str(out)},
+            progress_bar=False,
+            store_widget_state=False,
+            stdout_file=sys.stdout if echo and RANK == 0 else None,
+            cwd=None,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+        )
     except papermill.PapermillExecutionError as e:
-        if e.ename in STOPPED: return STOPPED[e.ename]
+        if e.ename in STOPPED:
+            return STOPPED[e.ename]
         print(f"\n{e.ename}: {e.evalue}\n(the executed notebook is {executed})", file=sys.stderr)
         return 1
     finally:
-        if RANK == 0: private_files(out)
-    if RANK: executed.unlink()
+        if RANK == 0:
+            private_files(out)
+    if RANK:
+        executed.unlink()
     else:
         write_json(kept, asked)
-        if name != "pretrain": write_atomic(out / "report.html", notebook_page(executed))     # a run has a page of its own
+        if name != "pretrain":
+            write_atomic(out / "report.html", notebook_page(executed))  # a run has a page of its own
     return 0
 
 # %% ../../nbs/8_runs/30_jobs.ipynb #04c91c57
-def main(arguments=None)->int:
+def main(arguments=None) -> int:
     "The command line: `run NAME RUN [-p key value …] [-f file]` and `publish RUN TO [--hub]`."
-    parser = argparse.ArgumentParser("ehrseq", description="Run a job notebook into a run folder; publish a finished run.")
+    parser = argparse.ArgumentParser(
+        "ehrseq", description="Run a job notebook into a run folder; publish a finished run."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a job notebook")
-    run.add_argument("name", help="pretrain, embed, …"); run.add_argument("out", help="the run folder")
-    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter; wins over -f")
+    run.add_argument("name", help="pretrain, embed, …")
+    run.add_argument("out", help="the run folder")
+    run.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a parameter; wins over -f"
+    )
     run.add_argument("-f", metavar="FILE", help="parameters as YAML: a path, or a name such as large-a40")
-    run.add_argument("--processes", type=int, default=1, metavar="N", help="split every batch over so many processes: one for each GPU")
-    run.add_argument("--stop-pod", action="store_true", help="when it is done or has failed, stop the RunPod pod it runs on")
-    give = commands.add_parser("publish", help="copy a finished run in the layout of the Hugging Face hub, without patients")
-    give.add_argument("run"); give.add_argument("to", help="a folder; with --hub, owner/name")
-    give.add_argument("--hub", action="store_true", help="upload, as a private model"); give.add_argument("--minimum", type=int, default=0, help="refuse codes rarer than this")
+    run.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="split every batch over so many processes: one for each GPU",
+    )
+    run.add_argument(
+        "--stop-pod",
+        action="store_true",
+        help="when it is done or has failed, stop the RunPod pod it runs on",
+    )
+    give = commands.add_parser(
+        "publish", help="copy a finished run in the layout of the Hugging Face hub, without patients"
+    )
+    give.add_argument("run")
+    give.add_argument("to", help="a folder; with --hub, owner/name")
+    give.add_argument("--hub", action="store_true", help="upload, as a private model")
+    give.add_argument("--minimum", type=int, default=0, help="refuse codes rarer than this")
     give.add_argument("--trust", action="store_true", help="import an encoder that is not one of ehrseq")
     a = parser.parse_args(arguments)
     try:
-        if a.command == "run": return _run(a, arguments or sys.argv[1:])
+        if a.command == "run":
+            return _run(a, arguments or sys.argv[1:])
         print(f"published: {publish(a.run, a.to, a.hub, a.minimum, a.trust)}")
         return 0
     except (ValueError, OSError) as e:
         print(f"{type(e).__name__}: {' '.join(str(e).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt: return 130
+    except KeyboardInterrupt:
+        return 130
 
-def _several(processes, arguments)->int:
+
+def _several(processes, arguments) -> int:
     "The same command in several processes, by torchrun; its exit code, or, after a signal, what a shell expects."
     import psutil
-    p, asked = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "ehrseq.jobs", *arguments], start_new_session=True), []
+
+    p, asked = (
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                f"--nproc_per_node={processes}",
+                "-m",
+                "ehrseq.jobs",
+                *arguments,
+            ],
+            start_new_session=True,
+        ),
+        [],
+    )
+
     def forward(number, frame):
         asked.append(number)
-        for worker in psutil.Process(p.pid).children(): worker.send_signal(number)     # torchrun itself may lose it
-    for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, forward)
+        for worker in psutil.Process(p.pid).children():
+            worker.send_signal(number)  # torchrun itself may lose it
+
+    for s in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(s, forward)
     code = p.wait()
     return 128 + asked[0] if asked and code else code
 
-def _given(a)->dict:
+
+def _given(a) -> dict:
     "The parameters of the command line: those of `-f`, and those of `-p`, which win. Raises `ValueError`."
     types, varied = (parameter_types(notebook(name)) for name in (a.name, "pretrain"))
     names = [name for name, _ in a.p]
-    if twice := next((name for name in names if names.count(name) > 1), None): raise ValueError(f"parameter {twice!r} is given twice; expected it once.")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"parameter {twice!r} is given twice; expected it once.")
     check_parameters(names, types)
-    return _checked(_asked(from_file(parameter_file(a.f), types, varied) if a.f else {}, {name: from_text(name, text, types[name], varied) for name, text in a.p}), types)
+    return _checked(
+        _asked(
+            from_file(parameter_file(a.f), types, varied) if a.f else {},
+            {name: from_text(name, text, types[name], varied) for name, text in a.p},
+        ),
+        types,
+    )
 
-def _asked(file, given)->dict:
+
+def _asked(file, given) -> dict:
     "The parameters of a file and those of `-p`, which win; `epochs` there wins over the file's minutes, too."
     return {k: v for k, v in file.items() if k != "minutes" or "epochs" not in given} | given
 
-def _run(a, arguments)->int:
+
+def _run(a, arguments) -> int:
     parameters = _given(a)
-    if a.processes < 1: raise ValueError(f"--processes {a.processes}: expected 1 or more.")
-    if a.processes > 1 and "RANK" not in os.environ: return _several(a.processes, arguments)
+    if a.processes < 1:
+        raise ValueError(f"--processes {a.processes}: expected 1 or more.")
+    if a.processes > 1 and "RANK" not in os.environ:
+        return _several(a.processes, arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     code = run_job(a.name, a.out, parameters)
-    if a.stop_pod and code in (0, 1) and RANK == 0: stop_pod()
+    if a.stop_pod and code in (0, 1) and RANK == 0:
+        stop_pod()
     return code
-

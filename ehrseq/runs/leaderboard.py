@@ -13,52 +13,83 @@ import numpy as np
 import pandas as pd
 from tqdm.std import tqdm
 
-from ..scores.baselines import TASK_RIVALS, best_of, count_svd, person_table, regressions, task_rivals
-from ..training.checkpoint import from_pretrained
-from .compare import contender, file_name
-from ..tasks.downstream import row_vectors
+from ..data.folders import check_seal, private_folder, read_json, seal, write_json, write_parquet
 from ..encoders.encoder import MeanPooled
-from ..data.folders import private_folder, read_json, seal, check_seal, write_json, write_parquet
 from ..explore.arrays import patient_vectors
+from .compare import contender, file_name
+from ..scores.baselines import TASK_RIVALS, best_of, count_svd, person_table, regressions, task_rivals
 from ..scores.metrics import areas, interval, main_disease, resamples
+from ..tasks.downstream import row_vectors
 from ..tasks.phenotypes import disease_matrix, phenotype_scores
 from ..tasks.task import Task
+from ..training.checkpoint import from_pretrained
 from ..training.train import seed_everything
 
 # %% ../../nbs/8_runs/50_leaderboard.ipynb #80fe30cb
 SVD = "SVD of counts"
 RIVALS = (*TASK_RIVALS, SVD)
 
+
 class Leaderboard:
     "The runs of a comparison, asked questions. What is finished is kept in `tasks/` and `phenotypes/` of the comparison's folder; `run()` goes on where it stopped."
+
     def __init__(self, comparison, events, tasks, clusters=range(5, 13)):
-        self.comparison, self.tasks, self.clusters, self.folder = comparison, {t.name: t for t in tasks}, list(clusters), Path(comparison.out)
-        if len({t.lookback for t in tasks}) > 1: raise ValueError("tasks with different look-backs; give all the same.")
-        if len(self.tasks) < len(tasks): raise ValueError("two tasks have the same name; give each a name of its own.")
-        moments = pd.concat([t.labels[["subject_id", "prediction_time"]] for t in tasks]).drop_duplicates().sort_values(["subject_id", "prediction_time"], ignore_index=True)
+        self.comparison, self.tasks, self.clusters, self.folder = (
+            comparison,
+            {t.name: t for t in tasks},
+            list(clusters),
+            Path(comparison.out),
+        )
+        if len({t.lookback for t in tasks}) > 1:
+            raise ValueError("tasks with different look-backs; give all the same.")
+        if len(self.tasks) < len(tasks):
+            raise ValueError("two tasks have the same name; give each a name of its own.")
+        moments = (
+            pd.concat([t.labels[["subject_id", "prediction_time"]] for t in tasks])
+            .drop_duplicates()
+            .sort_values(["subject_id", "prediction_time"], ignore_index=True)
+        )
         trained = comparison.cohort
-        self.cohort, self.owner = Task("all", moments, lookback=tasks[0].lookback).cohort(events, trained.vocab, trained.info["kinds"]), moments["subject_id"].to_numpy()
+        self.cohort, self.owner = (
+            Task("all", moments, lookback=tasks[0].lookback).cohort(
+                events, trained.vocab, trained.info["kinds"]
+            ),
+            moments["subject_id"].to_numpy(),
+        )
         place = moments.reset_index().set_index(["subject_id", "prediction_time"])["index"]
         self.y = {n: self._answers(t, place, len(moments)) for n, t in self.tasks.items()}
         self._same_questions()
 
     def _answers(self, task, place, n):
         "Of a task, by label of all: the answer, and whether it is asked."
-        at, y, asked = place.loc[pd.MultiIndex.from_frame(task.labels[["subject_id", "prediction_time"]])].to_numpy(), np.zeros(n, bool), np.zeros(n, bool)
+        at, y, asked = (
+            place.loc[pd.MultiIndex.from_frame(task.labels[["subject_id", "prediction_time"]])].to_numpy(),
+            np.zeros(n, bool),
+            np.zeros(n, bool),
+        )
         y[at], asked[at] = task.y, True
         for split in ("train", "valid", "test"):
             here = asked[r := self.cohort.sequences.subject_id[self.cohort.rows(split)]]
-            if len(set(y[r][here])) < 2: raise ValueError(f"{task.name}: one answer only among the {split} patients; take a longer horizon or leave it out.")
+            if len(set(y[r][here])) < 2:
+                raise ValueError(
+                    f"{task.name}: one answer only among the {split} patients; take a longer horizon or leave it out."
+                )
         return y, asked
 
     def _same_questions(self):
-        asked = {n: hashlib.sha256(f"{t.labels.to_csv(index=False)}{t.lookback}".encode()).hexdigest()[:16] for n, t in self.tasks.items()}
+        asked = {
+            n: hashlib.sha256(f"{t.labels.to_csv(index=False)}{t.lookback}".encode()).hexdigest()[:16]
+            for n, t in self.tasks.items()
+        }
         file = self.folder / "tasks" / "questions.json"
-        if file.exists() and read_json(file) != asked: raise ValueError(f"{file.parent} holds answers to other questions: {', '.join(read_json(file))}. Choose another folder, or ask the same.")
+        if file.exists() and read_json(file) != asked:
+            raise ValueError(
+                f"{file.parent} holds answers to other questions: {', '.join(read_json(file))}. Choose another folder, or ask the same."
+            )
         private_folder(file.parent)
         write_json(file, asked)
 
-    def contenders(self)->list:
+    def contenders(self) -> list:
         "(name, seed): the finished runs of the comparison, and each of their networks untrained."
         runs = [(r["name"], r["seed"]) for r in self.comparison.state["rows"]]
         return runs + sorted({(f"{n.partition('/')[0]}, untrained", s) for n, s in runs})
@@ -66,32 +97,60 @@ class Leaderboard:
     def encoder(self, name, seed):
         "The encoder of a contender; of an untrained one, the weights that its runs began with."
         architecture, untrained, _rest = name.partition(", untrained")
-        run = next(n for n, s in self.contenders() if s == seed and (n.startswith(architecture + "/") if untrained else n == name))
+        run = next(
+            n
+            for n, s in self.contenders()
+            if s == seed and (n.startswith(architecture + "/") if untrained else n == name)
+        )
         trained = from_pretrained(self.comparison.folder(run, seed), trust=self._own())
-        if not untrained: return trained.encoder
+        if not untrained:
+            return trained.encoder
         seed_everything(seed)
         return type(trained.encoder)(trained.encoder.config).eval()
 
-    def _own(self)->tuple:
+    def _own(self) -> tuple:
         "The encoders that the caller named as contenders, and as what they start from."
         own = list(self.comparison.contenders)
-        for c in own: own += [contender(c["start"])] if c["start"] else []
+        for c in own:
+            own += [contender(c["start"])] if c["start"] else []
         return tuple(c["encoder"] for c in own)
 
     def run(self, progress=True):
         "Ask everybody everything that has not been asked yet."
-        bar = tqdm([("rivals", 0), *self.contenders()], desc="asking", unit="contender", ncols=88, disable=not progress)
+        bar = tqdm(
+            [("rivals", 0), *self.contenders()],
+            desc="asking",
+            unit="contender",
+            ncols=88,
+            disable=not progress,
+        )
         for name, seed in bar:
             bar.set_postfix_str(f"{name}, seed {seed}")
-            self._keep("tasks", name, seed, lambda: self._ask_rivals() if name == "rivals" else self._ask(self.encoder(name, seed)))
-            self._keep("phenotypes", name, seed, lambda: self._phenotypes({SVD: None} if name == "rivals" else {"own": self.encoder(name, seed), "mean": MeanPooled(self.encoder(name, seed))}))
+            self._keep(
+                "tasks",
+                name,
+                seed,
+                lambda: self._ask_rivals() if name == "rivals" else self._ask(self.encoder(name, seed)),
+            )
+            self._keep(
+                "phenotypes",
+                name,
+                seed,
+                lambda: self._phenotypes(
+                    {SVD: None}
+                    if name == "rivals"
+                    else {"own": self.encoder(name, seed), "mean": MeanPooled(self.encoder(name, seed))}
+                ),
+            )
         return self
 
-    def _file(self, kind, name, seed): return self.folder / kind / f"{file_name(name)}-{seed}.parquet"
+    def _file(self, kind, name, seed):
+        return self.folder / kind / f"{file_name(name)}-{seed}.parquet"
 
     def _keep(self, kind, name, seed, make):
         file = self._file(kind, name, seed)
-        if file.exists(): return
+        if file.exists():
+            return
         private_folder(file.parent)
         write_parquet(file, make())
         seal(file.parent, [file.name])
@@ -103,7 +162,15 @@ class Leaderboard:
     def _answered(self, name, task, p):
         rows = self._rows(task, "test")
         label = self.cohort.sequences.subject_id[rows]
-        return pd.DataFrame({"name": name, "task": task, "subject_id": self.owner[label], "y": self.y[task][0][label], "p": np.asarray(p, float)[rows]})
+        return pd.DataFrame(
+            {
+                "name": name,
+                "task": task,
+                "subject_id": self.owner[label],
+                "y": self.y[task][0][label],
+                "p": np.asarray(p, float)[rows],
+            }
+        )
 
     def _ask(self, encoder):
         some, tables = self.cohort.rows(), {}
@@ -111,14 +178,22 @@ class Leaderboard:
             tables[pool] = np.zeros((len(self.cohort.sequences), encoder.config.hidden_dim), np.float32)
             tables[pool][some] = row_vectors(e, self.cohort, some)
         tables = {pool: self._beside(x) for pool, x in tables.items()}
-        return pd.concat([self._answered("ours", task, self._probe(tables, task)) for task in self.tasks], ignore_index=True)
+        return pd.concat(
+            [self._answered("ours", task, self._probe(tables, task)) for task in self.tasks],
+            ignore_index=True,
+        )
 
-    def _beside(self, vectors): return np.hstack([vectors, person_table(self.cohort)])
+    def _beside(self, vectors):
+        return np.hstack([vectors, person_table(self.cohort)])
 
     def _probe(self, tables, task, strengths=(1e-3, 1e-2)):
         "Probabilities of all rows by the table and penalty that are best on validation patients."
         from sklearn.metrics import roc_auc_score
-        y, (train, valid) = self.y[task][0][self.cohort.sequences.subject_id], (self._rows(task, s) for s in ("train", "valid"))
+
+        y, (train, valid) = (
+            self.y[task][0][self.cohort.sequences.subject_id],
+            (self._rows(task, s) for s in ("train", "valid")),
+        )
         fitted = [(best_of(regressions(strengths), x, y, train, valid), x) for x in tables.values()]
         model, x = max(fitted, key=lambda f: roc_auc_score(y[valid], f[0].predict_proba(f[1][valid])[:, 1]))
         return model.predict_proba(x)[:, 1]
@@ -126,39 +201,68 @@ class Leaderboard:
     def _ask_rivals(self):
         counts, frames = self._beside(count_svd(self.cohort, 128)), []
         for task, (y, asked) in self.y.items():
-            answers = task_rivals(self.cohort, y, asked) | {SVD: self._probe({SVD: counts}, task, (1e-4, 1e-3, 1e-2, 1e-1))}
+            answers = task_rivals(self.cohort, y, asked) | {
+                SVD: self._probe({SVD: counts}, task, (1e-4, 1e-3, 1e-2, 1e-1))
+            }
             frames += [self._answered(name, task, p) for name, p in answers.items()]
         return pd.concat(frames, ignore_index=True)
 
     def _phenotypes(self, encoders):
         trained = self.comparison.cohort
         rows = trained.rows("test")
-        have, disease = disease_matrix(trained, rows), main_disease(trained).reindex(trained.sequences.subject_id[rows]).to_numpy()
-        vectors = {pool: count_svd(trained, 128)[rows] if e is None else np.stack(patient_vectors(e, trained, "test")["vector"]) for pool, e in encoders.items()}
+        have, disease = (
+            disease_matrix(trained, rows),
+            main_disease(trained).reindex(trained.sequences.subject_id[rows]).to_numpy(),
+        )
+        vectors = {
+            pool: count_svd(trained, 128)[rows]
+            if e is None
+            else np.stack(patient_vectors(e, trained, "test")["vector"])
+            for pool, e in encoders.items()
+        }
         frames = []
         for pool, v in vectors.items():
             scores, _ = phenotype_scores(v, have, disease, "", self.clusters)
-            frames += [{"pool": pool, "score": k.lstrip("."), **(s if isinstance(s, dict) else {"value": float(s)})} for k, s in scores.items()]
+            frames += [
+                {"pool": pool, "score": k.lstrip("."), **(s if isinstance(s, dict) else {"value": float(s)})}
+                for k, s in scores.items()
+            ]
         return pd.DataFrame(frames)
 
-    def _read(self, kind)->pd.DataFrame:
+    def _read(self, kind) -> pd.DataFrame:
         check_seal(self.folder / kind)
         parts = [("rivals", 0), *self.contenders()]
-        return pd.concat([pd.read_parquet(f).assign(of=n, seed=s) for n, s in parts if (f := self._file(kind, n, s)).exists()], ignore_index=True)
+        return pd.concat(
+            [
+                pd.read_parquet(f).assign(of=n, seed=s)
+                for n, s in parts
+                if (f := self._file(kind, n, s)).exists()
+            ],
+            ignore_index=True,
+        )
 
-    def answers(self)->pd.DataFrame:
+    def answers(self) -> pd.DataFrame:
         "name, seed, task, subject_id, y and p: what everybody has answered."
         t = self._read("tasks")
-        return t.assign(name=t["name"].where(t["of"] == "rivals", t["of"]))[["name", "seed", "task", "subject_id", "y", "p"]]
+        return t.assign(name=t["name"].where(t["of"] == "rivals", t["of"]))[
+            ["name", "seed", "task", "subject_id", "y", "p"]
+        ]
 
-    def phenotypes(self)->pd.DataFrame:
+    def phenotypes(self) -> pd.DataFrame:
         "name, pool, score: mean over seeds, extremes of the seeds, and the mean of the ends of the intervals over patients."
         t = self._read("phenotypes").assign(name=lambda t: t["of"].replace("rivals", SVD))
         g = t.groupby(["name", "pool", "score"])
-        return g.agg(value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), lowest_seed=("value", "min"), highest_seed=("value", "max"), seeds=("seed", "nunique")).reset_index()
+        return g.agg(
+            value=("value", "mean"),
+            low=("low", "mean"),
+            high=("high", "mean"),
+            lowest_seed=("value", "min"),
+            highest_seed=("value", "max"),
+            seeds=("seed", "nunique"),
+        ).reset_index()
 
 # %% ../../nbs/8_runs/50_leaderboard.ipynb #bb0015ac
-def draws(board, score="auroc")->tuple:
+def draws(board, score="auroc") -> tuple:
     "Of every name, task and seed of a board, or of a table of `answers`: the score, and its 1,000 redraws of patients, the same patients for all. A table with columns name, task, seed, value, n, true; and an array (rows draws)."
     t = board if isinstance(board, pd.DataFrame) else board.answers()
     people = np.sort(t["subject_id"].unique())
@@ -166,28 +270,68 @@ def draws(board, score="auroc")->tuple:
     rows, redrawn = [], []
     for (name, task, seed), part in t.groupby(["name", "task", "seed"], sort=False):
         y, p, who = part["y"].to_numpy(), part["p"].to_numpy(), np.searchsorted(people, part["subject_id"])
-        rows.append({"name": name, "task": task, "seed": seed, "value": float(areas(y, p, np.ones((1, len(y))))[which][0]), "n": part["subject_id"].nunique(), "true": int(y.sum())})
+        rows.append(
+            {
+                "name": name,
+                "task": task,
+                "seed": seed,
+                "value": float(areas(y, p, np.ones((1, len(y))))[which][0]),
+                "n": part["subject_id"].nunique(),
+                "true": int(y.sum()),
+            }
+        )
         redrawn.append(areas(y, p, again[:, who])[which])
     return pd.DataFrame(rows), np.array(redrawn)
 
-def by_task(board, score="auroc")->pd.DataFrame:
+
+def by_task(board, score="auroc") -> pd.DataFrame:
     "name, task, value (mean over seeds), low, high, lowest_seed, highest_seed, seeds, n, true."
     rows, redrawn = draws(board, score)
     out = []
     for (name, task), part in rows.groupby(["name", "task"], sort=False):
         v = interval(part["value"].mean(), redrawn[part.index].mean(0), part["n"].iloc[0])
-        out.append({"name": name, "task": task, **v, "lowest_seed": part["value"].min(), "highest_seed": part["value"].max(), "seeds": len(part), "true": part["true"].iloc[0]})
+        out.append(
+            {
+                "name": name,
+                "task": task,
+                **v,
+                "lowest_seed": part["value"].min(),
+                "highest_seed": part["value"].max(),
+                "seeds": len(part),
+                "true": part["true"].iloc[0],
+            }
+        )
     return pd.DataFrame(out)
 
-def ranking(board, score="auroc", tasks=None)->pd.DataFrame:
+
+def ranking(board, score="auroc", tasks=None) -> pd.DataFrame:
     "name, value (mean over tasks and seeds) with its interval, and `ahead` of the best rival that reads a table, with the interval of the difference; best first."
     rows, redrawn = draws(board, score)
-    if tasks is not None: redrawn, rows = redrawn[rows["task"].isin(tasks)], rows[rows["task"].isin(tasks)].reset_index(drop=True)
-    mean = {name: (part["value"].mean(), np.nanmean(redrawn[part.index], 0)) for name, part in rows.groupby("name", sort=False)}
+    if tasks is not None:
+        redrawn, rows = (
+            redrawn[rows["task"].isin(tasks)],
+            rows[rows["task"].isin(tasks)].reset_index(drop=True),
+        )
+    mean = {
+        name: (part["value"].mean(), np.nanmean(redrawn[part.index], 0))
+        for name, part in rows.groupby("name", sort=False)
+    }
     best = max((n for n in RIVALS if n in mean), key=lambda n: mean[n][0])
     out = []
     for name, (value, again) in mean.items():
         gap = interval(value - mean[best][0], again - mean[best][1], 0)
         seeds = rows[rows["name"] == name].groupby("seed")["value"].mean()
-        out.append({"name": name, **interval(value, again, rows["n"].max()), "lowest_seed": seeds.min(), "highest_seed": seeds.max(), "seeds": len(seeds), "best_rival": best, "ahead": gap["value"], "ahead_low": gap["low"], "ahead_high": gap["high"]})
+        out.append(
+            {
+                "name": name,
+                **interval(value, again, rows["n"].max()),
+                "lowest_seed": seeds.min(),
+                "highest_seed": seeds.max(),
+                "seeds": len(seeds),
+                "best_rival": best,
+                "ahead": gap["value"],
+                "ahead_low": gap["low"],
+                "ahead_high": gap["high"],
+            }
+        )
     return pd.DataFrame(out).sort_values("value", ascending=False, ignore_index=True)

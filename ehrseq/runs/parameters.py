@@ -19,28 +19,46 @@ from typing import Any
 from ..registry import choose
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #7329c493
-WORDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "None": "null", "space": "parameters, each with a list of values or {low, high, log}", "options": "a mapping of names to values"}
+WORDS = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "None": "null",
+    "space": "parameters, each with a list of values or {low, high, log}",
+    "options": "a mapping of names to values",
+}
 SEVERAL = {"str": "texts", "int": "whole numbers", "float": "numbers"}
+
 
 def kinds_of(annotation: str | type) -> tuple[str, ...]:
     "The kinds that a parameter may be of, as its annotation in the notebook says."
     said = annotation if isinstance(annotation, str) else annotation.__name__
     return tuple(kind.strip() for kind in said.split(" or "))
 
+
 def expected(annotation: str | type) -> str:
     "What a parameter is, in words."
     words = []
     for kind in kinds_of(annotation):
         outer, _, inner = kind.partition(" of ")
-        words.append(WORDS[kind] if not inner else f"a {'list' if outer == 'list' else 'mapping of names to'} {'of ' * (outer == 'list')}{SEVERAL[inner]}")
+        words.append(
+            WORDS[kind]
+            if not inner
+            else f"a {'list' if outer == 'list' else 'mapping of names to'} {'of ' * (outer == 'list')}{SEVERAL[inner]}"
+        )
     return " or ".join(words)
+
 
 def parameter_types(notebook: Path | str) -> dict[str, str]:
     "Parameter → annotation, of the cell of a notebook that is tagged `parameters`."
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
     cell = next(c for c in cells if "parameters" in c["metadata"].get("tags", ()))
     lines = [n for n in ast.parse("".join(cell["source"])).body if isinstance(n, ast.AnnAssign)]
-    return {n.target.id: n.annotation.value if isinstance(n.annotation, ast.Constant) else n.annotation.id for n in lines}
+    return {
+        n.target.id: n.annotation.value if isinstance(n.annotation, ast.Constant) else n.annotation.id
+        for n in lines
+    }
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #4f592486
 WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
@@ -48,27 +66,36 @@ NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]{0,99})(\.[0-9]{0,99})?|\.[0-9]{1,99})(
 NULL = ("null", "Null", "NULL", "~", "")
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
+
 def _scalar(text: str, kinds: tuple) -> tuple:
     "The value in a tuple, or nothing if the text is of none of the kinds. Only what is nothing else is a text."
-    if "None" in kinds and text in (*NULL, "None"): return (None,)
-    if "bool" in kinds and text.lower() in TRUTH: return (TRUTH[text.lower()],)
-    if {"int", "float"} & set(kinds) and WHOLE.fullmatch(text): return (int(text),)
-    if "float" in kinds and NUMBER.fullmatch(text) and math.isfinite(float(text)): return (float(text),)
+    if "None" in kinds and text in (*NULL, "None"):
+        return (None,)
+    if "bool" in kinds and text.lower() in TRUTH:
+        return (TRUTH[text.lower()],)
+    if {"int", "float"} & set(kinds) and WHOLE.fullmatch(text):
+        return (int(text),)
+    if "float" in kinds and NUMBER.fullmatch(text) and math.isfinite(float(text)):
+        return (float(text),)
     return (text,) if "str" in kinds else ()
+
 
 def _refused(where: str, name: str, found: str, annotation: str | type) -> ValueError:
     return ValueError(f"{where}parameter {name!r}: found {found[:80]}; expected {expected(annotation)}.")
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #4179bccb
-LARGEST, DEEPEST = 100_000, 4   # bytes of a file, and brackets within brackets
+LARGEST, DEEPEST = 100_000, 4  # bytes of a file, and brackets within brackets
+
 
 def composed(
     text: str,
-    where: str, # in errors: the file, or the parameter
+    where: str,  # in errors: the file, or the parameter
 ) -> Any:
     "The syntax tree of a YAML text, None if it says nothing. Raises `ValueError` with the line."
     import yaml
-    if len(text) > LARGEST: raise ValueError(f"{where}: {len(text):,} characters; expected at most {LARGEST:,}.")
+
+    if len(text) > LARGEST:
+        raise ValueError(f"{where}: {len(text):,} characters; expected at most {LARGEST:,}.")
     try:
         depth = 0
         for event in yaml.parse(text, yaml.SafeLoader):
@@ -79,14 +106,30 @@ def composed(
         mark = getattr(e, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         said = getattr(e, "problem", None) or getattr(e, "reason", None) or type(e).__name__
-        raise ValueError(f"{where}: {line}not YAML ({said}); expected values such as 5, text, [a, b] or {{a: 1}}.") from None
+        raise ValueError(
+            f"{where}: {line}not YAML ({said}); expected values such as 5, text, [a, b] or {{a: 1}}."
+        ) from None
+
 
 def _plain(event: Any, depth: int, where: str) -> None:
     "Refuse what is more than values, lists and mappings."
     import yaml
-    found = (f"an alias, *{event.anchor}" if isinstance(event, yaml.AliasEvent) else f"an anchor, &{event.anchor}" if getattr(event, "anchor", None)
-             else f"a tag, {event.tag}" if getattr(event, "tag", None) else "brackets too deep" if depth > DEEPEST else None)
-    if found: raise ValueError(f"{where}: line {event.start_mark.line + 1}: found {found}; expected plain values, lists and mappings.")
+
+    found = (
+        f"an alias, *{event.anchor}"
+        if isinstance(event, yaml.AliasEvent)
+        else f"an anchor, &{event.anchor}"
+        if getattr(event, "anchor", None)
+        else f"a tag, {event.tag}"
+        if getattr(event, "tag", None)
+        else "brackets too deep"
+        if depth > DEEPEST
+        else None
+    )
+    if found:
+        raise ValueError(
+            f"{where}: line {event.start_mark.line + 1}: found {found}; expected plain values, lists and mappings."
+        )
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #2dbaf886
 def _value(node: Any, name: str, annotation: str | type, where: str, inner: Mapping) -> Any:
@@ -94,106 +137,176 @@ def _value(node: Any, name: str, annotation: str | type, where: str, inner: Mapp
     kinds, at = kinds_of(annotation), f"{where}: line {node.start_mark.line + 1}: "
     if node.id == "scalar":
         plain = node.style is None
-        if plain and node.value in NULL and "None" in kinds: return None
+        if plain and node.value in NULL and "None" in kinds:
+            return None
         kept = kinds if plain else tuple(k for k in kinds if k == "str")
-        found = () if plain and node.value in NULL else _scalar(node.value, tuple(k for k in kept if k != "None" or "str" not in kinds))
-        if found: return found[0]
+        found = (
+            ()
+            if plain and node.value in NULL
+            else _scalar(node.value, tuple(k for k in kept if k != "None" or "str" not in kinds))
+        )
+        if found:
+            return found[0]
         raise _refused(at, name, repr(node.value) if node.value or not plain else "nothing", annotation)
-    many = next((k for k in kinds if k.startswith("list" if node.id == "sequence" else ("dict", "space", "options"))), None)
-    if many == "options": return {k: _as_written(v) for k, v in _pairs(node, where).items()}
-    if many is None: raise _refused(at, name, "a list" if node.id == "sequence" else "a mapping", annotation)
+    many = next(
+        (k for k in kinds if k.startswith("list" if node.id == "sequence" else ("dict", "space", "options"))),
+        None,
+    )
+    if many == "options":
+        return {k: _as_written(v) for k, v in _pairs(node, where).items()}
+    if many is None:
+        raise _refused(at, name, "a list" if node.id == "sequence" else "a mapping", annotation)
     item = many.partition(" of ")[2]
-    if node.id == "sequence": return [_value(child, name, item, where, inner) for child in node.value]
+    if node.id == "sequence":
+        return [_value(child, name, item, where, inner) for child in node.value]
     pairs = _pairs(node, where)
-    return _space(pairs, where, inner) if many == "space" else {k: _value(v, f"{name}: {k}", item, where, inner) for k, v in pairs.items()}
+    return (
+        _space(pairs, where, inner)
+        if many == "space"
+        else {k: _value(v, f"{name}: {k}", item, where, inner) for k, v in pairs.items()}
+    )
+
 
 def _as_written(node: Any) -> Any:
     "A value of any kind; whatever is no list and no mapping stays a text."
-    if node.id == "sequence": return [_as_written(child) for child in node.value]
-    if node.id == "mapping": return {key: _as_written(value) for key, value in _pairs(node, "").items()}
+    if node.id == "sequence":
+        return [_as_written(child) for child in node.value]
+    if node.id == "mapping":
+        return {key: _as_written(value) for key, value in _pairs(node, "").items()}
     return node.value
+
 
 def _pairs(node: Any, where: str) -> dict:
     "Name → node, of a mapping. Raises `ValueError` for a name that is none, or that comes twice."
     out = {}
     for key, value in node.value:
         at = f"{where}: line {key.start_mark.line + 1}: "
-        if key.id != "scalar": raise ValueError(f"{at}found a {key.id} before a colon; expected a name.")
-        if key.value in out: raise ValueError(f"{at}{key.value!r} is there twice; expected each name once.")
+        if key.id != "scalar":
+            raise ValueError(f"{at}found a {key.id} before a colon; expected a name.")
+        if key.value in out:
+            raise ValueError(f"{at}{key.value!r} is there twice; expected each name once.")
         out[key.value] = value
     return out
+
 
 def _space(pairs: Mapping, where: str, inner: Mapping) -> dict:
     "A space to search: of each parameter a list of values, or a range."
     out = {}
     for name, node in pairs.items():
         choose(name, inner, "parameter")
-        if node.id == "sequence": out[name] = [_value(child, name, inner[name], where, {}) for child in node.value]
-        elif node.id == "mapping": out[name] = {k: _value(v, f"{name}: {k}", "bool" if k == "log" else "float", where, {}) for k, v in _pairs(node, where).items()}
-        else: raise _refused(f"{where}: line {node.start_mark.line + 1}: ", name, repr(node.value), "space")
+        if node.id == "sequence":
+            out[name] = [_value(child, name, inner[name], where, {}) for child in node.value]
+        elif node.id == "mapping":
+            out[name] = {
+                k: _value(v, f"{name}: {k}", "bool" if k == "log" else "float", where, {})
+                for k, v in _pairs(node, where).items()
+            }
+        else:
+            raise _refused(f"{where}: line {node.start_mark.line + 1}: ", name, repr(node.value), "space")
     return out
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #1e65ef92
 def from_text(
-    name: str, # of the parameter
-    text: str, # as it was typed
+    name: str,  # of the parameter
+    text: str,  # as it was typed
     annotation: str | type,
-    inner: Mapping = {}, # parameter → annotation, of what a `space` varies
+    inner: Mapping = {},  # parameter → annotation, of what a `space` varies
 ) -> Any:
     "The value of a parameter from the command line. Raises `ValueError` that names it."
     kinds = kinds_of(annotation)
     several = any(k.startswith(("list", "dict", "space", "options")) for k in kinds)
-    if several and "str" in kinds: return _list_or_text(name, text)
-    if several: return _nothing(composed(text, f"-p {name}"), name, annotation) or _value(composed(text, f"-p {name}"), name, annotation, f"-p {name}", inner)
+    if several and "str" in kinds:
+        return _list_or_text(name, text)
+    if several:
+        return _nothing(composed(text, f"-p {name}"), name, annotation) or _value(
+            composed(text, f"-p {name}"), name, annotation, f"-p {name}", inner
+        )
     found = _scalar(text, tuple(k for k in kinds if k != "None" or "str" not in kinds))
-    if not found: raise _refused("", name, repr(text), annotation)
+    if not found:
+        raise _refused("", name, repr(text), annotation)
     return found[0]
 
+
 def _nothing(node: Any, name: str, annotation: str | type) -> None:
-    if node is None: raise _refused("", name, "nothing", annotation)
+    if node is None:
+        raise _refused("", name, "nothing", annotation)
+
 
 def _list_or_text(name: str, text: str) -> str | list:
     "The text itself, unless it can only be a list."
-    if not text.startswith("[") or Path(text).exists(): return text
-    try: return _value(composed(text, name), name, "list of str", name, {})
-    except ValueError: return text
+    if not text.startswith("[") or Path(text).exists():
+        return text
+    try:
+        return _value(composed(text, name), name, "list of str", name, {})
+    except ValueError:
+        return text
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #ce2c6704
 def from_file(
-    path: Path | str, # of YAML: `parameter: value`, one a line
-    types: Mapping, # parameter → annotation
-    inner: Mapping = {}, # of what a `space` varies
+    path: Path | str,  # of YAML: `parameter: value`, one a line
+    types: Mapping,  # parameter → annotation
+    inner: Mapping = {},  # of what a `space` varies
 ) -> dict:
     "The parameters in a file. Raises `ValueError` that names the file and the line."
     path = Path(path)
-    if (size := path.stat().st_size) > LARGEST: raise ValueError(f"{path}: {size:,} bytes; expected parameters, at most {LARGEST:,} bytes.")
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path}: {size:,} bytes; expected parameters, at most {LARGEST:,} bytes.")
     content = path.read_bytes()
-    try: text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as e: raise ValueError(f"{path}: line {content[:e.start].count(10) + 1}: not UTF-8; expected YAML in UTF-8.") from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise ValueError(
+            f"{path}: line {content[: e.start].count(10) + 1}: not UTF-8; expected YAML in UTF-8."
+        ) from None
     node = composed(text, str(path))
-    if node is None: return {}
-    if node.id != "mapping": raise ValueError(f"{path}: found {'a list' if node.id == 'sequence' else 'a single value'}; expected parameters, such as minutes: 5, one a line.")
-    return {name: _value(value, name, _known(name, value, types, path), str(path), inner) for name, value in _pairs(node, str(path)).items()}
+    if node is None:
+        return {}
+    if node.id != "mapping":
+        raise ValueError(
+            f"{path}: found {'a list' if node.id == 'sequence' else 'a single value'}; expected parameters, such as minutes: 5, one a line."
+        )
+    return {
+        name: _value(value, name, _known(name, value, types, path), str(path), inner)
+        for name, value in _pairs(node, str(path)).items()
+    }
+
 
 def _known(name: str, node: Any, types: Mapping, path: Path) -> str:
-    try: return choose(name, types, "parameter")
-    except ValueError as e: raise ValueError(f"{path}: line {node.start_mark.line + 1}: {e}") from None
+    try:
+        return choose(name, types, "parameter")
+    except ValueError as e:
+        raise ValueError(f"{path}: line {node.start_mark.line + 1}: {e}") from None
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #a4970682
 def checked(
     name: str,
-    value: Any, # from Python
+    value: Any,  # from Python
     annotation: str | type,
 ) -> Any:
     "The value, a path as text. Raises `ValueError` for one of another kind."
     value = str(value) if isinstance(value, PurePath) else list(value) if isinstance(value, tuple) else value
-    if not any(_fits(value, kind) for kind in kinds_of(annotation)): raise _refused("", name, f"{value!r} ({type(value).__name__})", annotation)
+    if not any(_fits(value, kind) for kind in kinds_of(annotation)):
+        raise _refused("", name, f"{value!r} ({type(value).__name__})", annotation)
     return value
+
 
 def _fits(value: Any, kind: str) -> bool:
     outer, _, inner = kind.partition(" of ")
-    if outer == "list": return isinstance(value, (list, tuple)) and all(_fits(v, inner) or inner == "str" and isinstance(v, PurePath) for v in value)
-    if outer == "dict": return isinstance(value, dict) and all(isinstance(k, str) and _fits(v, inner) for k, v in value.items())
+    if outer == "list":
+        return isinstance(value, (list, tuple)) and all(
+            _fits(v, inner) or inner == "str" and isinstance(v, PurePath) for v in value
+        )
+    if outer == "dict":
+        return isinstance(value, dict) and all(
+            isinstance(k, str) and _fits(v, inner) for k, v in value.items()
+        )
     number = isinstance(value, Real) and not isinstance(value, bool)
-    return {"str": isinstance(value, str), "int": isinstance(value, Integral) and number, "float": number and math.isfinite(value),
-            "bool": isinstance(value, bool), "None": value is None, "space": isinstance(value, dict), "options": isinstance(value, dict)}[kind]
+    return {
+        "str": isinstance(value, str),
+        "int": isinstance(value, Integral) and number,
+        "float": number and math.isfinite(value),
+        "bool": isinstance(value, bool),
+        "None": value is None,
+        "space": isinstance(value, dict),
+        "options": isinstance(value, dict),
+    }[kind]

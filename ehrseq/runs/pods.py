@@ -12,24 +12,32 @@ import subprocess
 from pathlib import Path
 
 # %% ../../nbs/8_runs/15_pods.ipynb #f25bf690
-def pod()->str | None:
+def pod() -> str | None:
     "The id of the RunPod pod that this runs on, or None."
     return os.getenv("RUNPOD_POD_ID") or None
 
-def mount(path)->Path:
+
+def mount(path) -> Path:
     "The mount point of the disk that `path` is, or would be, on."
     path = Path(path).absolute()
     return next(p for p in (path, *path.parents) if p.exists() and p.is_mount())
 
-def volatile(out)->str | None:
+
+def volatile(out) -> str | None:
     "On a pod, a warning if `out` lies on its container disk; else None."
-    if not pod() or mount(out) != Path("/"): return None
+    if not pod() or mount(out) != Path("/"):
+        return None
     return f"{Path(out).absolute()} lies on the container disk of pod {pod()}, which is emptied when the pod stops; a folder below /workspace, with a volume attached, is kept."
 
 # %% ../../nbs/8_runs/15_pods.ipynb #45554223
 def stop_pod():
     "Stop the pod that this runs on. Raises `ValueError` if there is none, or if it does not stop."
-    if not pod(): raise ValueError("this is not a RunPod pod (no RUNPOD_POD_ID); nothing is stopped.")
-    if not shutil.which("runpodctl"): raise ValueError("runpodctl is not on the PATH; stop the pod in the console.")
+    if not pod():
+        raise ValueError("this is not a RunPod pod (no RUNPOD_POD_ID); nothing is stopped.")
+    if not shutil.which("runpodctl"):
+        raise ValueError("runpodctl is not on the PATH; stop the pod in the console.")
     done = subprocess.run(["runpodctl", "stop", "pod", pod()], capture_output=True, text=True)
-    if done.returncode: raise ValueError(f"runpodctl did not stop pod {pod()}: {done.stderr.strip() or done.stdout.strip()} Stop it in the console.")
+    if done.returncode:
+        raise ValueError(
+            f"runpodctl did not stop pod {pod()}: {done.stderr.strip() or done.stdout.strip()} Stop it in the console."
+        )

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..scores import disclosure, metrics
-from ..explore import arrays
 from ..data import markup
 from ..data.batch import collate, recent_windows
 from ..data.events import SPLITS
 from ..data.markup import Html, fill, in_markdown, in_yaml, joined
+from ..explore import arrays
 from .evaluation import headlines
+from ..scores import disclosure, metrics
 
 # %% ../../nbs/8_runs/05_report.ipynb #153bdcdc
 STYLE = """body{font-family:Helvetica,Arial,sans-serif;color:#222;max-width:1040px;margin:2.5rem auto;padding:0 1.2rem;line-height:1.5}
@@ -30,81 +30,164 @@ t.querySelectorAll('th').forEach(x=>x.removeAttribute('aria-sort'));h.setAttribu
 [...t.tBodies[0].rows].sort((a,b)=>{const p=n(v(a)),q=n(v(b));const d=isNaN(p)||isNaN(q)?v(a).localeCompare(v(b)):p-q;return up?d:-d}).forEach(r=>t.tBodies[0].append(r))};
 h.onclick=go;h.onkeydown=e=>{if(e.key=='Enter'||e.key==' '){e.preventDefault();go()}}}))""")
 
+
 def report(run, manifest) -> Html:
     "The run as one self-contained HTML page."
     from ehrseq.explore import plots
+
     least = disclosure.threshold(run.cohort.report.public)
     first, *scores = markup.figures([plots.loss_curve(run.history), *_headlines(run, least)])
     places = joined(_figures(_maps(run, least)))
-    note, patient = _one_patient(run) if not least else ("No single patient is in a report that may be passed on. `run.explore()` shows them, on this machine.", None)
-    shown = {"training": first, "scores": joined([*scores, _codes(run, least)]), "places": places, "note": note, "patient": joined(_figures([patient])) if patient else ""}
+    note, patient = (
+        _one_patient(run)
+        if not least
+        else (
+            "No single patient is in a report that may be passed on. `run.explore()` shows them, on this machine.",
+            None,
+        )
+    )
+    shown = {
+        "training": first,
+        "scores": joined([*scores, _codes(run, least)]),
+        "places": places,
+        "note": note,
+        "patient": joined(_figures([patient])) if patient else "",
+    }
     return _page(run, manifest, shown, least)
+
 
 def _headlines(run, least) -> list:
     from ehrseq.explore import plots
+
     name = run.config["encoder"].split(":")[-1]
     kept = {label: row for label, row in headlines(run.metrics).items() if row["ours"]["n"] >= least}
-    return [plots.score_points({name if who == "ours" else who: v for who, v in row.items()}, label, "test patients, 95 % interval") for label, row in kept.items()]
+    return [
+        plots.score_points(
+            {name if who == "ours" else who: v for who, v in row.items()},
+            label,
+            "test patients, 95 % interval",
+        )
+        for label, row in kept.items()
+    ]
+
 
 def _maps(run, least) -> list:
     "By disease and age; where counts are withheld, what of them may be passed on."
-    if not least: return [run.map("disease"), run.map("age")]
+    if not least:
+        return [run.map("disease"), run.map("age")]
     return [told_map(run.places(), least, f"{run.config['encoder']}: all patients, umap")]
 
+
 def told_map(
-    frame, # x, y and disease; one row a patient
-    least: int, # of `disclosure.threshold`
+    frame,  # x, y and disease; one row a patient
+    least: int,  # of `disclosure.threshold`
     title: str,
 ):
     "A patient map that may be passed on: by disease alone, for two maps with the same points tell who is both; and nobody's number."
     from ehrseq.explore.plots import patient_map
-    return patient_map(frame[["x", "y"]].assign(disease=disclosure.grouped(frame["disease"], least)), "disease", title)
+
+    return patient_map(
+        frame[["x", "y"]].assign(disease=disclosure.grouped(frame["disease"], least)), "disease", title
+    )
 
 # %% ../../nbs/8_runs/05_report.ipynb #e99e5964
 def _codes(run, least) -> Html:
     "Next-visit precision and recall by code: a plot and a table to sort."
     table = run.codes()
-    if table is None: return Html()
+    if table is None:
+        return Html()
     from ehrseq.explore import plots
+
     found = (table["recall"] * table["visits"]).fillna(0).round()
-    few = np.any([disclosure.small(n, least) for n in (table["visits"], table["predicted"], found, table["visits"] - found, table["predicted"] - found)], axis=0)
+    few = np.any(
+        [
+            disclosure.small(n, least)
+            for n in (
+                table["visits"],
+                table["predicted"],
+                found,
+                table["visits"] - found,
+                table["predicted"] - found,
+            )
+        ],
+        axis=0,
+    )
     left, table = f" Left out: {few.sum()} codes with a count under {least}." * bool(few.sum()), table[~few]
     plot = _figures([plots.code_scores(table, "Next visit: precision and recall by code")])
-    return joined([*plot, fill("<p class=note>Click on a heading to sort.{}</p><div class=tall>{}</div>{}", left, _code_table(table), SORT)])
+    return joined(
+        [
+            *plot,
+            fill(
+                "<p class=note>Click on a heading to sort.{}</p><div class=tall>{}</div>{}",
+                left,
+                _code_table(table),
+                SORT,
+            ),
+        ]
+    )
+
 
 def _code_table(table) -> Html:
-    head = joined(fill("<th>{}</th>", h) for h in ("code", "kind", "next visits with it", "foretold", "precision", "recall", "F1"))
-    rows = joined(_code_row(*r) for r in table[["name", "kind", "visits", "predicted", "precision", "recall", "f1"]].itertuples(index=False))
+    head = joined(
+        fill("<th>{}</th>", h)
+        for h in ("code", "kind", "next visits with it", "foretold", "precision", "recall", "F1")
+    )
+    rows = joined(
+        _code_row(*r)
+        for r in table[["name", "kind", "visits", "predicted", "precision", "recall", "f1"]].itertuples(
+            index=False
+        )
+    )
     return fill("<table class=sort><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, rows)
+
 
 def _code_row(name, kind, visits, predicted, *scores) -> Html:
     numbers = ["" if np.isnan(x) else f"{x:.2f}" for x in scores]
-    return fill("<tr><td>{}</td><td class=t>{}</td><td>{:.0f}</td><td>{:.0f}</td>{}</tr>", name, kind, visits, predicted, joined(fill("<td>{}</td>", x) for x in numbers))
+    return fill(
+        "<tr><td>{}</td><td class=t>{}</td><td>{:.0f}</td><td>{:.0f}</td>{}</tr>",
+        name,
+        kind,
+        visits,
+        predicted,
+        joined(fill("<td>{}</td>", x) for x in numbers),
+    )
 
 # %% ../../nbs/8_runs/05_report.ipynb #9aca866d
-def _figures(figs) -> list: return markup.figures(figs, library=False)   # the first figure of the page has brought it
+def _figures(figs) -> list:
+    return markup.figures(figs, library=False)  # the first figure of the page has brought it
+
 
 def _one_patient(run):
     from ehrseq.explore.plots import timeline
+
     cohort, disease = run.cohort, metrics.main_disease(run.cohort)
     rows = cohort.rows("test")
-    batch = collate(cohort.sequences, recent_windows(cohort.sequences, rows, run.encoder.config.max_seq_length))
+    batch = collate(
+        cohort.sequences, recent_windows(cohort.sequences, rows, run.encoder.config.max_seq_length)
+    )
     ill = disease.reindex(batch.subject_id.numpy()).to_numpy() != metrics.NONE
     row = arrays.most_varied(batch, run.vocab, ill)
-    one = batch[row:row + 1]
+    one = batch[row : row + 1]
     who = int(one.subject_id)
-    try: weights, what = arrays.attention(run.encoder, one)[0].mean((0, 1))[0], "attention from [CLS]"
-    except ValueError: weights, what = None, "weight"
+    try:
+        weights, what = arrays.attention(run.encoder, one)[0].mean((0, 1))[0], "attention from [CLS]"
+    except ValueError:
+        weights, what = None, "weight"
     frame = arrays.history(one, 0, run.vocab, weights)
     note = f"Test patient {who} (a run-local number), main disease: {disease[who]}. Size: {what}, mean over layers and heads."
     return note, timeline(frame, f"Patient {who}, most recent window", what)
 
+
 def _facts(run, people) -> Html:
     m = run.metrics
     first = [(f"{row['ours']['value']:.3f}", label) for label, row in headlines(m).items()][:3]
-    rest = [(f"{people.loc['train', 'patients']} / {people.loc['test', 'patients']}", "train / test patients"), (f"{m['data.tokens']:,}", "tokens"),
-            (f"{m['params.total']:,}", "parameters"), (f"{m['train.seconds'] / 60:.1f} min", f"training, {m['train.steps']:,} steps"),
-            (f"{m['train.peak_memory_bytes'] / 2**30:.1f} GiB", "peak memory")]
+    rest = [
+        (f"{people.loc['train', 'patients']} / {people.loc['test', 'patients']}", "train / test patients"),
+        (f"{m['data.tokens']:,}", "tokens"),
+        (f"{m['params.total']:,}", "parameters"),
+        (f"{m['train.seconds'] / 60:.1f} min", f"training, {m['train.steps']:,} steps"),
+        (f"{m['train.peak_memory_bytes'] / 2**30:.1f} GiB", "peak memory"),
+    ]
     return joined(fill("<div class=fact><b>{}</b><span>{}</span></div>", *fact) for fact in (*first, *rest))
 
 # %% ../../nbs/8_runs/05_report.ipynb #7640a271
@@ -120,26 +203,57 @@ Embedding scores use the raw vectors of all test patients. Untrained: the same n
 <h2>One patient</h2><p>{note}</p>{patient}{caveat}
 <h2>All scores</h2>{table}"""
 
+
 def _page(run, manifest, shown, least) -> Html:
     people, told = disclosure.people(run.cohort.summary(), least), run.scores().query("n >= @least or n == 0")
-    said = {"encoder": run.config["encoder"], "tier": run.config["tier"], "objective": manifest["objective"], "folder": run.folder.name, "seed": manifest["seed"],
-            "target": manifest["target"], "started": manifest["started"][:16].replace("T", " "), "reading": disclosure.reading(run.cohort.report, least),
-            "careful": f"Counts under {least} are withheld, and what would give them away. " * bool(least), "kinds": ", ".join(run.cohort.info["kinds"])}
-    caveat = Html("<p class=note>Attention says where the model looked, not what mattered.</p>") if shown["patient"] else ""
+    said = {
+        "encoder": run.config["encoder"],
+        "tier": run.config["tier"],
+        "objective": manifest["objective"],
+        "folder": run.folder.name,
+        "seed": manifest["seed"],
+        "target": manifest["target"],
+        "started": manifest["started"][:16].replace("T", " "),
+        "reading": disclosure.reading(run.cohort.report, least),
+        "careful": f"Counts under {least} are withheld, and what would give them away. " * bool(least),
+        "kinds": ", ".join(run.cohort.info["kinds"]),
+    }
+    caveat = (
+        Html("<p class=note>Attention says where the model looked, not what mattered.</p>")
+        if shown["patient"]
+        else ""
+    )
     scores = markup.table(told, {c: "{:.0f}" if c == "n" else "{:.3f}" for c in told})
-    body = fill(PAGE, **said, **shown, facts=_facts(run, people), people=markup.table(people), caveat=caveat, table=scores)
+    body = fill(
+        PAGE,
+        **said,
+        **shown,
+        facts=_facts(run, people),
+        people=markup.table(people),
+        caveat=caveat,
+        table=scores,
+    )
     return markup.page(f"ehrseq: {run.folder.name}", STYLE, body)
 
 # %% ../../nbs/8_runs/05_report.ipynb #0798ee2f
-def card(name, t, cohort, scores, manifest)->str:
+def card(name, t, cohort, scores, manifest) -> str:
     "The model card: what it is, what it was trained on, how good it is, what it is not for."
     least = disclosure.threshold(cohort.report.public)
     s = lambda x: "{value:.3f} ({low:.3f} – {high:.3f}, n = {n})".format(**x)
-    rows = "\n".join(f"| {label}{'' if who == 'ours' else ': ' + who} | {s(x)} |" for label, row in headlines(scores).items() for who, x in row.items() if x["n"] >= least)
-    many = {k: disclosure.word(n, disclosure.small(n, least), least) for k in SPLITS for n in [scores[f"data.patients.{k}"]]}
+    rows = "\n".join(
+        f"| {label}{'' if who == 'ours' else ': ' + who} | {s(x)} |"
+        for label, row in headlines(scores).items()
+        for who, x in row.items()
+        if x["n"] >= least
+    )
+    many = {
+        k: disclosure.word(n, disclosure.small(n, least), least)
+        for k in SPLITS
+        for n in [scores[f"data.patients.{k}"]]
+    }
     return f"""---
 library_name: ehrseq
-tags: [ehr, patient-embeddings, {in_yaml(name.split(':')[-1].lower())}]
+tags: [ehr, patient-embeddings, {in_yaml(name.split(":")[-1].lower())}]
 ---
 
 # {in_markdown(name)}, {t.name}, {manifest["objective"]}
@@ -161,33 +275,66 @@ simulated: what is learnt here is partly the simulator.
 """
 
 # %% ../../nbs/8_runs/05_report.ipynb #e0350f49
-SHOWN = ("text/html", "text/markdown", "text/plain", "image/png", "application/vnd.plotly.v1+json")   # of what a cell puts out: nothing that runs
-NOTEBOOK = STYLE + " .anchor-link{display:none} blockquote{margin:0;color:#666} pre{white-space:pre-wrap} table{border:0} td,th{border-left:0;border-right:0}"
+SHOWN = (
+    "text/html",
+    "text/markdown",
+    "text/plain",
+    "image/png",
+    "application/vnd.plotly.v1+json",
+)  # of what a cell puts out: nothing that runs
+NOTEBOOK = (
+    STYLE
+    + " .anchor-link{display:none} blockquote{margin:0;color:#666} pre{white-space:pre-wrap} table{border:0} td,th{border-left:0;border-right:0}"
+)
+
 
 def notebook_page(path) -> Html:
     "An executed notebook as one self-contained HTML page, without its code and warnings."
     import nbformat
     from nbconvert import HTMLExporter
+
     nb, library = nbformat.read(path, 4), True
     nb.cells = [c for c in nb.cells if c.cell_type == "markdown" or c.get("outputs")]
     for cell in nb.cells:
         cell["outputs"] = [_last_of_bars(o) for o in cell.get("outputs", ()) if o.get("name") != "stderr"]
         for o in cell["outputs"]:
-            if "data" in o: o["data"], library = _shown(o["data"], library)
-        if cell.cell_type == "markdown": del cell["outputs"]
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True, mathjax_url="", require_js_url="", jquery_url="", widget_renderer_url="")
-    title = next((c.source.splitlines()[0].lstrip("# ") for c in nb.cells if c.cell_type == "markdown"), Path(path).stem)
+            if "data" in o:
+                o["data"], library = _shown(o["data"], library)
+        if cell.cell_type == "markdown":
+            del cell["outputs"]
+    exporter = HTMLExporter(
+        template_name="basic",
+        exclude_input=True,
+        exclude_output_prompt=True,
+        mathjax_url="",
+        require_js_url="",
+        jquery_url="",
+        widget_renderer_url="",
+    )
+    title = next(
+        (c.source.splitlines()[0].lstrip("# ") for c in nb.cells if c.cell_type == "markdown"),
+        Path(path).stem,
+    )
     return markup.page(f"ehrseq: {title}", NOTEBOOK, Html(exporter.from_notebook_node(nb)[0]))
+
 
 def _last_of_bars(output):
     "An output in which a progress bar is what it was at its end."
-    if "text" in output: output["text"] = "".join(line.rsplit("\r", 1)[-1] for line in output["text"].splitlines(keepends=True))
+    if "text" in output:
+        output["text"] = "".join(
+            line.rsplit("\r", 1)[-1] for line in output["text"].splitlines(keepends=True)
+        )
     return output
+
 
 def _shown(data, library) -> tuple:
     "What of an output is shown, a figure as HTML; and whether the next figure must bring Plotly along."
     import plotly.graph_objects as go
+
     kept = {k: v for k, v in data.items() if k in SHOWN}
     figure = kept.pop("application/vnd.plotly.v1+json", None)
-    if figure is None: return kept, library
-    return kept | {"text/html": str(markup.figures([go.Figure({k: figure[k] for k in ("data", "layout")})], library)[0])}, False
+    if figure is None:
+        return kept, library
+    return kept | {
+        "text/html": str(markup.figures([go.Figure({k: figure[k] for k in ("data", "layout")})], library)[0])
+    }, False

@@ -16,16 +16,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..explore import arrays
-from ..scores import metrics
 from ..data import vocab as vocabs
-from ..training.checkpoint import from_pretrained
-from ..scores.disclosure import small, threshold
-from .evaluation import headlines
 from ..data.events import SPLITS
-from ..data.folders import SUMS, DamagedError, check_seal, read_json, seal, write_atomic, write_json, write_parquet
+from ehrseq.data.folders import (
+    SUMS,
+    DamagedError,
+    check_seal,
+    read_json,
+    seal,
+    write_atomic,
+    write_json,
+    write_parquet,
+)
 from ..data.sequences import cache_folder, is_cached, open_cohort, tokenize
+from ..explore import arrays
 from ..registry import choose
+from .evaluation import headlines
+from ..scores import metrics
+from ..scores.disclosure import small, threshold
+from ..training.checkpoint import from_pretrained
 
 # %% ../../nbs/8_runs/10_run.ipynb #dfb51bf1
 def read_scores(path: Path | str) -> dict:
@@ -33,7 +42,8 @@ def read_scores(path: Path | str) -> dict:
     scores = read_json(path)
     for name, score in scores.items():
         numbers = [0 if score is None else score]
-        if isinstance(score, dict): numbers = [score.get(k) for k in ("value", "low", "high", "n")]
+        if isinstance(score, dict):
+            numbers = [score.get(k) for k in ("value", "low", "high", "n")]
         if not all(type(x) in (int, float) for x in numbers):
             raise ValueError(f"{path}: {name!r}: expected a number, or one each for value, low, high and n.")
     return scores
@@ -42,41 +52,58 @@ def read_scores(path: Path | str) -> dict:
 class Run:
     """A finished run, or any folder that `from_pretrained` can read; `trust` as there.
     Each file is compared with its checksum when it is opened."""
+
     def __init__(self, folder, cohort=None, trust=False):
         self.pretrained, self._cohort = from_pretrained(folder, trust), cohort
         self.folder = self.pretrained.folder
-        self.encoder, self.vocab, self.config = self.pretrained.encoder, self.pretrained.vocab, self.pretrained.config
+        self.encoder, self.vocab, self.config = (
+            self.pretrained.encoder,
+            self.pretrained.vocab,
+            self.pretrained.config,
+        )
 
     def __repr__(self):
-        first = [f", {label} {row['ours']['value']:.3f}" for label, row in headlines(self.metrics).items()][:1]
+        first = [f", {label} {row['ours']['value']:.3f}" for label, row in headlines(self.metrics).items()][
+            :1
+        ]
         return f"Run({self.folder}: {self.config['encoder']}, {self.config.get('tier')}, {self.config.get('objective')}{''.join(first)})"
 
-    def file(self, name)->Path:
+    def file(self, name) -> Path:
         "The path of a file of the run. Raises `DamagedError` if it is not as it was written."
         check_seal(self.folder, name)
         return self.folder / name
 
     @cached_property
-    def metrics(self)->dict: return read_scores(path) if (path := self.file("metrics.json")).exists() else {}
+    def metrics(self) -> dict:
+        return read_scores(path) if (path := self.file("metrics.json")).exists() else {}
+
     @cached_property
-    def manifest(self)->dict: return read_json(self.file("manifest.json"))
+    def manifest(self) -> dict:
+        return read_json(self.file("manifest.json"))
+
     @cached_property
-    def history(self)->pd.DataFrame:
+    def history(self) -> pd.DataFrame:
         path = self.file("metrics.jsonl")
-        try: return pd.read_json(path, lines=True)
-        except ValueError as e: raise DamagedError(f"{path}: not a line of JSON a step, or damaged ({e}).") from None
+        try:
+            return pd.read_json(path, lines=True)
+        except ValueError as e:
+            raise DamagedError(f"{path}: not a line of JSON a step, or damaged ({e}).") from None
+
     @property
-    def report_path(self)->Path: return self.folder / "report.html"
+    def report_path(self) -> Path:
+        return self.folder / "report.html"
 
     @property
     def cohort(self):
         "The cohort this run was trained on. Raises `ValueError` if it is no longer in the cache."
         if self._cohort is None:
             fingerprint = self.config.get("data", {}).get("fingerprint", "")
-            folder = cache_folder() / fingerprint   # of hex digits alone, or it leads out of the cache
+            folder = cache_folder() / fingerprint  # of hex digits alone, or it leads out of the cache
             if not re.fullmatch("[0-9a-f]{16}", fingerprint) or not is_cached(folder):
-                raise ValueError(f"{self.folder}: its cohort is not in {cache_folder()}; "
-                                 f"read and tokenize {self.config.get('data', {}).get('source')} again.")
+                raise ValueError(
+                    f"{self.folder}: its cohort is not in {cache_folder()}; "
+                    f"read and tokenize {self.config.get('data', {}).get('source')} again."
+                )
             self._cohort = open_cohort(folder)
         return self._cohort
 
@@ -84,6 +111,7 @@ class Run:
     def objective(self):
         "The objective, with its heads as they were trained."
         from ehrseq.objectives.objective import make_objective
+
         out = make_objective(self.config["objective"], self.encoder, len(self.vocab)).eval()
         out.load_state_dict(self.pretrained.objective_state)
         return out
@@ -91,31 +119,41 @@ class Run:
     def explore(self, other=None, **how):
         "Linked views, alive in a notebook or a page: see `explorer.Explorer`."
         from ehrseq.explore.explorer import Explorer
+
         return Explorer(self, other, **how)
 
-    def embed(self, data="all")->pd.DataFrame:
+    def embed(self, data="all") -> pd.DataFrame:
         "subject_id, split and vector: of a split of the run's own cohort, of another `Cohort`, or of `Events` read with this run's vocabulary."
         if isinstance(data, str):
-            if data != "all": choose(data, dict.fromkeys((*SPLITS, "all")), "split")
+            if data != "all":
+                choose(data, dict.fromkeys((*SPLITS, "all")), "split")
             saved = (self.folder / "embeddings.parquet").exists()
-            if saved: frame = self._table("embeddings.parquet")
-            else: frame = arrays.patient_vectors(self.encoder, self.cohort)
+            if saved:
+                frame = self._table("embeddings.parquet")
+            else:
+                frame = arrays.patient_vectors(self.encoder, self.cohort)
             return frame if data == "all" else frame[frame["split"] == data].reset_index(drop=True)
         return arrays.patient_vectors(self.encoder, self.read(data))
 
     def read(self, data):
         "A cohort of `data` (`Events` or `Cohort`) in this run's vocabulary."
         if hasattr(data, "sequences"):
-            if data.vocab.codes != self.vocab.codes: raise ValueError("this cohort was tokenized with another vocabulary; pass the events instead, and they are tokenized with the run's.")
+            if data.vocab.codes != self.vocab.codes:
+                raise ValueError(
+                    "this cohort was tokenized with another vocabulary; pass the events instead, and they are tokenized with the run's."
+                )
             return data
         return tokenize(data, kinds=self.config.get("data", {}).get("kinds"), vocab=self.vocab)
 
     def map(self, colour="disease", data="all", method="umap"):
         "The patient map as a Plotly figure, coloured by disease, age, sex, split or codes. Places are computed once and kept with the run."
         from ehrseq.explore.plots import patient_map
-        return patient_map(self.places(data, method), colour, f"{self.config['encoder']}: {data} patients, {method}")
 
-    def places(self, data="all", method="umap")->pd.DataFrame:
+        return patient_map(
+            self.places(data, method), colour, f"{self.config['encoder']}: {data} patients, {method}"
+        )
+
+    def places(self, data="all", method="umap") -> pd.DataFrame:
         "x, y, subject_id and facts of each patient of a split."
         kept = f"map-{method}.parquet"
         if not (self.folder / kept).exists():
@@ -127,19 +165,21 @@ class Run:
         frame = self._table(kept)
         return frame if data == "all" else frame[frame["split"] == data].reset_index(drop=True)
 
-    def codes(self)->pd.DataFrame | None:
+    def codes(self) -> pd.DataFrame | None:
         "Next-visit precision and recall of each code, on test patients; None if that was not learnt."
-        if not self.file("next_visit.parquet").exists(): return None
+        if not self.file("next_visit.parquet").exists():
+            return None
         answers = self._table("next_visit.parquet")
         return metrics.code_scores(answers, self.metrics["nvp.threshold"], self.vocab)
 
-    def _table(self, name)->pd.DataFrame:
+    def _table(self, name) -> pd.DataFrame:
         path = self.file(name)
-        try: return pd.read_parquet(path)
+        try:
+            return pd.read_parquet(path)
         except (ValueError, OSError) as e:
             raise DamagedError(f"{path}: not a parquet table, or damaged ({type(e).__name__}).") from None
 
-    def scores(self)->pd.DataFrame:
+    def scores(self) -> pd.DataFrame:
         "The scores of `metrics.json` as a table: value, low, high, n."
         return pd.DataFrame({k: v for k, v in self.metrics.items() if isinstance(v, dict)}).T
 
@@ -147,58 +187,85 @@ class Run:
 def finished(out: Path | str) -> bool:
     """Whether the folder holds a run that is done.
     Raises `DamagedError` if its manifest is not as it was written."""
-    if not (Path(out) / "manifest.json").exists(): return False
+    if not (Path(out) / "manifest.json").exists():
+        return False
     check_seal(out, "manifest.json")
     return read_json(Path(out) / "manifest.json").get("status") == "finished"
 
 # %% ../../nbs/8_runs/10_run.ipynb #a2b9e07a
 PUBLIC = ("config.json", "model.safetensors", "vocab.json", "metrics.json", "README.md", SUMS)
-ORDINARY = 0o644   # of files that are given away: everybody may read them
+ORDINARY = 0o644  # of files that are given away: everybody may read them
+
 
 def publish(
-    run, # a run folder
-    to, # a folder; with `hub`, "owner/name"
-    hub=False, # upload to the Hugging Face hub, as a private model
-    minimum=0, # refuse a vocabulary with codes that occur more rarely in training
-    trust=False, # as `from_pretrained` takes it
-)->str:
+    run,  # a run folder
+    to,  # a folder; with `hub`, "owner/name"
+    hub=False,  # upload to the Hugging Face hub, as a private model
+    minimum=0,  # refuse a vocabulary with codes that occur more rarely in training
+    trust=False,  # as `from_pretrained` takes it
+) -> str:
     "Copy what may leave the house of a finished run; where it lies now. Raises `ValueError`."
     run = Path(run)
-    if not finished(run): raise ValueError(f"{run}: not a finished run; only a finished one is published.")
+    if not finished(run):
+        raise ValueError(f"{run}: not a finished run; only a finished one is published.")
     vocab = from_pretrained(run, trust).vocab
     rare = [f"{c} ({n})" for c, n in zip(vocab.codes, vocab.counts) if n < minimum]
-    if rare: raise ValueError(f"{run / 'vocab.json'}: {len(rare)} codes occur fewer than {minimum} times in training, {', '.join(rare[:3])} among them; pre-train with a smaller vocabulary.")
-    if hub: return _upload(run, str(to), vocab)
+    if rare:
+        raise ValueError(
+            f"{run / 'vocab.json'}: {len(rare)} codes occur fewer than {minimum} times in training, {', '.join(rare[:3])} among them; pre-train with a smaller vocabulary."
+        )
+    if hub:
+        return _upload(run, str(to), vocab)
     to = Path(to)
     other = [p.name for p in to.glob("*") if p.name not in PUBLIC] if to.is_dir() else []
-    if other: raise ValueError(f"{to}: holds other files ({', '.join(sorted(other)[:3])}); choose an empty folder.")
+    if other:
+        raise ValueError(f"{to}: holds other files ({', '.join(sorted(other)[:3])}); choose an empty folder.")
     _copy(run, to, str(to), vocab)
     return str(to)
+
 
 def _copy(run, to, address, vocab):
     check_seal(run, "metrics.json")
     config, scores = read_json(run / "config.json"), read_scores(run / "metrics.json")
     if "source" not in config.get("data", {}):
-        raise ValueError(f"{run / 'config.json'}: data.source is missing; "
-                         "expected where the cohort came from.")
+        raise ValueError(
+            f"{run / 'config.json'}: data.source is missing; expected where the cohort came from."
+        )
     least = threshold(config["data"].get("public", False))
     kept = tuple(0 if small(n, least) else n for n in vocab.counts)
-    (to / SUMS).unlink(missing_ok=True)   # of what was published there before
+    (to / SUMS).unlink(missing_ok=True)  # of what was published there before
     write_atomic(to / "model.safetensors", (run / "model.safetensors").read_bytes(), ORDINARY)
     shown = replace(vocab, counts=kept, seen=sum(kept) if 0 in kept else vocab.seen)
     vocabs.save(shown, to / "vocab.json", ORDINARY)
-    write_json(to / "metrics.json", {k: v for k, v in scores.items() if not small(v["n"] if isinstance(v, dict) else v if k.startswith("data.patients.") else 0, least)}, ORDINARY)
-    write_atomic(to / "README.md", (run / "README.md").read_text(encoding="utf-8").replace('"this/folder"', json.dumps(address)), ORDINARY)
+    write_json(
+        to / "metrics.json",
+        {
+            k: v
+            for k, v in scores.items()
+            if not small(v["n"] if isinstance(v, dict) else v if k.startswith("data.patients.") else 0, least)
+        },
+        ORDINARY,
+    )
+    write_atomic(
+        to / "README.md",
+        (run / "README.md").read_text(encoding="utf-8").replace('"this/folder"', json.dumps(address)),
+        ORDINARY,
+    )
     config["data"]["source"] = Path(config["data"]["source"]).name
-    write_json(to / "config.json", config, ORDINARY)   # last, as where it was saved
+    write_json(to / "config.json", config, ORDINARY)  # last, as where it was saved
     seal(to, [name for name in PUBLIC if name not in ("README.md", SUMS)], ORDINARY)
+
 
 def _upload(run, name, vocab):
     from huggingface_hub import HfApi
+
     api = HfApi()
     try:
         with tempfile.TemporaryDirectory() as aside:
             _copy(run, Path(aside), name, vocab)
             api.create_repo(name, private=True, exist_ok=True)
             return str(api.upload_folder(repo_id=name, folder_path=aside, commit_message="ehrseq run"))
-    except Exception as e: raise ValueError(f"{name}: the hub did not take it ({type(e).__name__}: {str(e).splitlines()[0]}). Log in with `hf auth login`, and look at the name.") from e
+    except Exception as e:
+        raise ValueError(
+            f"{name}: the hub did not take it ({type(e).__name__}: {str(e).splitlines()[0]}). Log in with `hf auth login`, and look at the name."
+        ) from e

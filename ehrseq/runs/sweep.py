@@ -13,72 +13,129 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..data.folders import write_atomic, write_json, read_json
+from ..data.folders import read_json, write_atomic, write_json
 from .jobs import check_parameters, notebook, pretrain
 from .parameters import checked, parameter_types
 
-
 # %% ../../nbs/8_runs/45_sweep.ipynb #1de7e168
-VARIED = ("encoder", "tier", "epochs", "minutes", "batch_size", "learning_rate", "patience", "init", "seed", "schedule")
+VARIED = (
+    "encoder",
+    "tier",
+    "epochs",
+    "minutes",
+    "batch_size",
+    "learning_rate",
+    "patience",
+    "init",
+    "seed",
+    "schedule",
+)
+
 
 def check_space(space):
     "Refuse a space that cannot be searched, saying why. Raises `ValueError`."
-    if not space: raise ValueError(f"nothing to vary; name some of {', '.join(VARIED)}.")
-    for name in {"objective", "weights"} & space.keys(): raise ValueError(f"{name!r} changes the loss, so its runs cannot be ranked by it; use the job `compare`.")
+    if not space:
+        raise ValueError(f"nothing to vary; name some of {', '.join(VARIED)}.")
+    for name in {"objective", "weights"} & space.keys():
+        raise ValueError(
+            f"{name!r} changes the loss, so its runs cannot be ranked by it; use the job `compare`."
+        )
     check_parameters(space, VARIED)
     types = parameter_types(notebook("pretrain"))
     for name, values in space.items():
-        if isinstance(values, dict): _check_range(name, values)
-        elif not (isinstance(values, (list, tuple)) and len(values)): raise ValueError(f"{name}: {values!r}; expected a list of values, or low and high.")
-        else: [checked(name, v, types[name]) for v in values]
+        if isinstance(values, dict):
+            _check_range(name, values)
+        elif not (isinstance(values, (list, tuple)) and len(values)):
+            raise ValueError(f"{name}: {values!r}; expected a list of values, or low and high.")
+        else:
+            [checked(name, v, types[name]) for v in values]
+
 
 def _check_range(name, values):
-    if not {"low", "high"} <= values.keys() <= {"low", "high", "log"}: raise ValueError(f"{name}: {values}; expected low, high and, if wanted, log.")
-    low, high, _log = checked(name, values["low"], float), checked(name, values["high"], float), checked(name, values.get("log", False), bool)
-    if not 0 < low < high: raise ValueError(f"{name}: {values}; expected low, high and, if wanted, log; and 0 < low < high.")
+    if not {"low", "high"} <= values.keys() <= {"low", "high", "log"}:
+        raise ValueError(f"{name}: {values}; expected low, high and, if wanted, log.")
+    low, high, _log = (
+        checked(name, values["low"], float),
+        checked(name, values["high"], float),
+        checked(name, values.get("log", False), bool),
+    )
+    if not 0 < low < high:
+        raise ValueError(f"{name}: {values}; expected low, high and, if wanted, log; and 0 < low < high.")
 
-def grid(space)->list:
+
+def grid(space) -> list:
     "Every combination, as dicts."
     for name, values in space.items():
-        if isinstance(values, dict): raise ValueError(f"{name}: a range has no end of values; list some, or say how many trials.")
+        if isinstance(values, dict):
+            raise ValueError(f"{name}: a range has no end of values; list some, or say how many trials.")
     return [dict(zip(space, values)) for values in itertools.product(*space.values())]
 
 # %% ../../nbs/8_runs/45_sweep.ipynb #e242ce69
 def sweep(
-    cohort, # of `tokenize`
-    out, # the sweep's folder: `sweep.csv`, `sweep.json`, and a run folder for each combination
-    space, # {parameter of `pretrain`: list of values, or {"low", "high", "log"}}
-    trials=None, # that many, chosen by optuna; None: every combination
-    seed=0, # of the choice, and of each run unless that is varied
-    **fixed, # other parameters of `pretrain`, the same for all
-)->pd.DataFrame:
+    cohort,  # of `tokenize`
+    out,  # the sweep's folder: `sweep.csv`, `sweep.json`, and a run folder for each combination
+    space,  # {parameter of `pretrain`: list of values, or {"low", "high", "log"}}
+    trials=None,  # that many, chosen by optuna; None: every combination
+    seed=0,  # of the choice, and of each run unless that is varied
+    **fixed,  # other parameters of `pretrain`, the same for all
+) -> pd.DataFrame:
     "A row for each run, the best validation loss first. Raises `ValueError` before any work."
     check_space(space)
     check_parameters(fixed, (*VARIED, "objective", "weights", "target", "checkpoint_minutes", "progress"))
-    if both := sorted(space.keys() & fixed.keys()): raise ValueError(f"{', '.join(both)}: both fixed and varied.")
+    if both := sorted(space.keys() & fixed.keys()):
+        raise ValueError(f"{', '.join(both)}: both fixed and varied.")
     out, rows = Path(out), []
-    asked = {"cohort": cohort.info["fingerprint"], "seed": seed, "fixed": {k: v for k, v in fixed.items() if k not in ("target", "checkpoint_minutes", "progress")}}
-    if (out / "sweep.json").exists() and (held := read_json(out / "sweep.json")) != json.loads(json.dumps(asked)): raise ValueError(f"{out} holds a sweep of {held}, not {asked}; choose another folder.")
+    asked = {
+        "cohort": cohort.info["fingerprint"],
+        "seed": seed,
+        "fixed": {k: v for k, v in fixed.items() if k not in ("target", "checkpoint_minutes", "progress")},
+    }
+    if (out / "sweep.json").exists() and (held := read_json(out / "sweep.json")) != json.loads(
+        json.dumps(asked)
+    ):
+        raise ValueError(f"{out} holds a sweep of {held}, not {asked}; choose another folder.")
     tried = grid(space) if trials is None else _trials(space, trials, seed, rows)
     write_json(out / "sweep.json", asked)
     for chosen in tried:
         run = pretrain(cohort, out / _name(chosen), **{"seed": seed, **fixed, **chosen})
         loss = run.history[next(c for c in run.history if c.startswith("valid.") and c.endswith("loss"))]
-        rows.append({**chosen, "validation loss": float(loss.min()), "best step": run.manifest["actual"]["best_step"], "steps": run.manifest["actual"]["steps"],
-                     "minutes": round(run.manifest["actual"]["train_seconds"] / 60, 2), "run": run.folder.name})
+        rows.append(
+            {
+                **chosen,
+                "validation loss": float(loss.min()),
+                "best step": run.manifest["actual"]["best_step"],
+                "steps": run.manifest["actual"]["steps"],
+                "minutes": round(run.manifest["actual"]["train_seconds"] / 60, 2),
+                "run": run.folder.name,
+            }
+        )
         write_atomic(out / "sweep.csv", table(rows).to_csv(index=False))
     return table(rows)
 
-def table(rows)->pd.DataFrame: return pd.DataFrame(rows).sort_values("validation loss", ignore_index=True)
 
-def _name(chosen)->str: return "_".join(f"{k}-{re.sub(r'[^0-9A-Za-z.+-]+', '-', f'{v:g}' if isinstance(v, float) else str(v))}" for k, v in chosen.items())
+def table(rows) -> pd.DataFrame:
+    return pd.DataFrame(rows).sort_values("validation loss", ignore_index=True)
+
+
+def _name(chosen) -> str:
+    return "_".join(
+        f"{k}-{re.sub(r'[^0-9A-Za-z.+-]+', '-', f'{v:g}' if isinstance(v, float) else str(v))}"
+        for k, v in chosen.items()
+    )
+
 
 def _trials(space, trials, seed, rows):
     "Combinations, one after the other; the loss of each is looked up in `rows` before the next is chosen."
     import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
     for k in range(trials):
         trial = study.ask()
-        yield {name: float(f"{trial.suggest_float(name, v['low'], v['high'], log=v.get('log', False)):.3g}") if isinstance(v, dict) else trial.suggest_categorical(name, list(v)) for name, v in space.items()}
+        yield {
+            name: float(f"{trial.suggest_float(name, v['low'], v['high'], log=v.get('log', False)):.3g}")
+            if isinstance(v, dict)
+            else trial.suggest_categorical(name, list(v))
+            for name, v in space.items()
+        }
         study.tell(trial, rows[k]["validation loss"])

@@ -12,11 +12,19 @@ from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.scores.baselines import (
-        Unigram as Unigram,
         CoOccurrence as CoOccurrence,
-        MostFrequent as MostFrequent,
+    )
+    from ehrseq.scores.baselines import (
         CopyLast as CopyLast,
+    )
+    from ehrseq.scores.baselines import (
         CountRegression as CountRegression,
+    )
+    from ehrseq.scores.baselines import (
+        MostFrequent as MostFrequent,
+    )
+    from ehrseq.scores.baselines import (
+        Unigram as Unigram,
     )
 
 _NAMES = {

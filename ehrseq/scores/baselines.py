@@ -13,50 +13,70 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..data.vocab import FIRST_CODE
 from ..objectives.mlm import guesses
 from ..objectives.nvp import answers
-from ..data.vocab import FIRST_CODE
 
 # %% ../../nbs/3_scores/20_baselines.ipynb #3babf0b5
 class Unigram:
     "Scores every code by its frequency in the most recent windows of training patients: the exam's own kind of window."
-    def __init__(self, recent, vocab_size):
-        counts = sum((np.bincount(b.codes.flatten(), minlength=vocab_size) for b in recent), np.zeros(vocab_size))
-        counts[:FIRST_CODE] = 0
-        self.log_p = torch.from_numpy(np.log((counts + 1e-6) / counts.sum())).float()   # v
 
-    def __call__(self, inputs, where): return self.log_p.expand(len(where), -1)         # m v
+    def __init__(self, recent, vocab_size):
+        counts = sum(
+            (np.bincount(b.codes.flatten(), minlength=vocab_size) for b in recent), np.zeros(vocab_size)
+        )
+        counts[:FIRST_CODE] = 0
+        self.log_p = torch.from_numpy(np.log((counts + 1e-6) / counts.sum())).float()  # v
+
+    def __call__(self, inputs, where):
+        return self.log_p.expand(len(where), -1)  # m v
 
 # %% ../../nbs/3_scores/20_baselines.ipynb #66a01d97
 class CoOccurrence:
     "Scores codes by what goes with the visible codes of the same visit. `combine`: `mean` or `bayes`."
+
     def __init__(self, recent, vocab_size, combine="mean"):
         self.unigram, self.combine = Unigram(recent, vocab_size), combine
         sequences, rows = recent.sequences, recent.rows
         pairs = np.zeros((vocab_size, vocab_size), np.float32)
         for i in rows:
             p = sequences.patient(i)
-            for codes in np.split(p["code"], np.flatnonzero(np.diff(p["visit"])) + 1): pairs[np.ix_(codes, codes)] += 1
-        pairs[:FIRST_CODE], pairs[:, :FIRST_CODE] = 0, 0                                 # [UNK] is never an answer
+            for codes in np.split(p["code"], np.flatnonzero(np.diff(p["visit"])) + 1):
+                pairs[np.ix_(codes, codes)] += 1
+        pairs[:FIRST_CODE], pairs[:, :FIRST_CODE] = 0, 0  # [UNK] is never an answer
         seen, visits = np.maximum(np.diag(pairs).copy(), 1), _visits(sequences, rows)
         np.fill_diagonal(pairs, 0)
-        given = pairs / seen[:, None]                                                    # P(column | row)
+        given = pairs / seen[:, None]  # P(column | row)
         lift = np.log((given + 1e-4) / (seen / visits + 1e-4))
-        self.votes = torch.from_numpy(given if combine == "mean" else lift)              # v v
+        self.votes = torch.from_numpy(given if combine == "mean" else lift)  # v v
 
     def __call__(self, inputs, where):
         row, column = where.unbind(1)
-        same = (inputs.visits[row] == inputs.visits[row, column][:, None]) & (inputs.codes[row] >= FIRST_CODE)   # m t
-        bag = torch.zeros(len(where), len(self.votes)).scatter_add_(1, inputs.codes[row], same.float())            # m v
+        same = (inputs.visits[row] == inputs.visits[row, column][:, None]) & (
+            inputs.codes[row] >= FIRST_CODE
+        )  # m t
+        bag = torch.zeros(len(where), len(self.votes)).scatter_add_(1, inputs.codes[row], same.float())  # m v
         votes, n = bag @ self.votes, bag.sum(1, keepdim=True)
         prior = self.unigram(inputs, where)
-        scores = torch.log(votes / n.clamp(min=1) + 1e-3 * prior.exp()) if self.combine == "mean" else prior + votes
-        return torch.where(n > 0, scores, prior).masked_fill((bag > 0) | (torch.arange(bag.shape[1]) < FIRST_CODE), -30.0)
+        scores = (
+            torch.log(votes / n.clamp(min=1) + 1e-3 * prior.exp())
+            if self.combine == "mean"
+            else prior + votes
+        )
+        return torch.where(n > 0, scores, prior).masked_fill(
+            (bag > 0) | (torch.arange(bag.shape[1]) < FIRST_CODE), -30.0
+        )
 
 # %% ../../nbs/3_scores/20_baselines.ipynb #4d7c9c27
-def _visits(sequences, rows): return sum(int(sequences.visit[sequences.offsets[i + 1] - 1]) + 1 for i in rows if sequences.offsets[i + 1] > sequences.offsets[i])
+def _visits(sequences, rows):
+    return sum(
+        int(sequences.visit[sequences.offsets[i + 1] - 1]) + 1
+        for i in rows
+        if sequences.offsets[i + 1] > sequences.offsets[i]
+    )
 
-def strongest(recent, vocab_size, valid)->CoOccurrence:
+
+def strongest(recent, vocab_size, valid) -> CoOccurrence:
     "The better of the two combinations, by top-1 on validation patients."
     both = [CoOccurrence(recent, vocab_size, combine) for combine in ("mean", "bayes")]
     return max(both, key=lambda b: guesses(b, valid)["top1"].sum())
@@ -64,53 +84,95 @@ def strongest(recent, vocab_size, valid)->CoOccurrence:
 # %% ../../nbs/3_scores/20_baselines.ipynb #01ab4542
 class CopyLast:
     "Yes to what the visit before held."
-    def __init__(self, cohort): self.cohort = cohort
+
+    def __init__(self, cohort):
+        self.cohort = cohort
+
     def __call__(self, history, rows):
         p = np.zeros((len(rows), self.cohort.vocab.size), np.float32)
-        for i, patient in enumerate(map(self.cohort.sequences.patient, rows)): p[i, patient["code"][patient["visit"] == patient["visit"][-1] - 1]] = 1
+        for i, patient in enumerate(map(self.cohort.sequences.patient, rows)):
+            p[i, patient["code"][patient["visit"] == patient["visit"][-1] - 1]] = 1
         return p
+
 
 class MostFrequent:
     "The share of training visits that hold a code."
+
     def __init__(self, cohort):
         s, rows = cohort.sequences, cohort.rows("train")
-        self.p = sum(np.bincount(s.patient(r)["code"], minlength=cohort.vocab.size) for r in rows) / _visits(s, rows)
-    def __call__(self, history, rows): return np.tile(self.p.astype(np.float32), (len(rows), 1))
+        self.p = sum(np.bincount(s.patient(r)["code"], minlength=cohort.vocab.size) for r in rows) / _visits(
+            s, rows
+        )
+
+    def __call__(self, history, rows):
+        return np.tile(self.p.astype(np.float32), (len(rows), 1))
+
 
 class CountRegression:
     "Logistic regression of every code on the counts of all codes before (scikit-learn). `penalty` is the weight of the squared coefficients."
+
     def __init__(self, cohort, penalty=1e-2, visits=8, seed=0):
         import warnings
+
         from scipy import sparse
-        from sklearn.neural_network import MLPClassifier                       # without a hidden layer: a logistic regression a code
+        from sklearn.neural_network import (
+            MLPClassifier,  # without a hidden layer: a logistic regression a code
+        )
+
         self.cohort, rng, x, y = cohort, np.random.default_rng(seed), [], []
         for p in map(cohort.sequences.patient, cohort.rows("train")):
             for v in rng.permutation(np.arange(1, p["visit"][-1] + 1))[:visits]:
-                x.append(self._features(p, v)); y.append(np.bincount(p["code"][p["visit"] == v], minlength=cohort.vocab.size) > 0)
+                x.append(self._features(p, v))
+                y.append(np.bincount(p["code"][p["visit"] == v], minlength=cohort.vocab.size) > 0)
         y = np.array(y)
         y[:, :FIRST_CODE] = False
         self.codes = np.flatnonzero(y.any(0))
-        self.model = MLPClassifier((), alpha=penalty, learning_rate_init=3e-3, batch_size=min(64, len(y)), max_iter=15, random_state=seed)
+        self.model = MLPClassifier(
+            (),
+            alpha=penalty,
+            learning_rate_init=3e-3,
+            batch_size=min(64, len(y)),
+            max_iter=15,
+            random_state=seed,
+        )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")                                     # fifteen epochs are enough: more do not better validation
+            warnings.simplefilter("ignore")  # fifteen epochs are enough: more do not better validation
             self.model.fit(sparse.vstack(x).tocsr(), y[:, self.codes])
 
     def _features(self, p, v):
         from scipy import sparse
+
         n, before = self.cohort.vocab.size, p["code"][p["visit"] < v]
-        counts, last = np.bincount(before, minlength=n), np.bincount(p["code"][p["visit"] == v - 1], minlength=n) > 0
-        return sparse.csr_matrix(np.concatenate([np.log1p(counts), last, [p["age_days"][p["visit"] < v][-1] / 36_525, np.log1p(v) / 5]]).astype(np.float32))
+        counts, last = (
+            np.bincount(before, minlength=n),
+            np.bincount(p["code"][p["visit"] == v - 1], minlength=n) > 0,
+        )
+        return sparse.csr_matrix(
+            np.concatenate(
+                [np.log1p(counts), last, [p["age_days"][p["visit"] < v][-1] / 36_525, np.log1p(v) / 5]]
+            ).astype(np.float32)
+        )
 
     def __call__(self, history, rows):
         from scipy import sparse
+
         p = np.zeros((len(rows), self.cohort.vocab.size), np.float32)
-        p[:, self.codes] = self.model.predict_proba(sparse.vstack([self._features(q, q["visit"][-1]) for q in map(self.cohort.sequences.patient, rows)]).tocsr())
+        p[:, self.codes] = self.model.predict_proba(
+            sparse.vstack(
+                [self._features(q, q["visit"][-1]) for q in map(self.cohort.sequences.patient, rows)]
+            ).tocsr()
+        )
         return p
 
-def next_visit_rivals(cohort, valid, test)->dict:
+
+def next_visit_rivals(cohort, valid, test) -> dict:
     "name → answers of validation and of test patients. Computed once a cohort, and kept with it."
     out = {}
-    for name, make in (("copy_last", CopyLast), ("most_frequent", MostFrequent), ("count_regression", _tuned_regression)):
+    for name, make in (
+        ("copy_last", CopyLast),
+        ("most_frequent", MostFrequent),
+        ("count_regression", _tuned_regression),
+    ):
         kept = [cohort.folder / f"rival-{name}-{split}-1.parquet" for split in ("valid", "test")]
         if not all(k.exists() for k in kept):
             rival = make(cohort) if isinstance(make, type) else make(cohort, valid)
@@ -120,30 +182,41 @@ def next_visit_rivals(cohort, valid, test)->dict:
         out[name] = tuple(pd.read_parquet(k) for k in kept)
     return out
 
+
 def _tuned_regression(cohort, valid, penalties=(1e-2, 1e-1)):
     rivals = [CountRegression(cohort, penalty) for penalty in penalties]
     return min(rivals, key=lambda r: answers(r, valid)["nll"].sum())
 
 # %% ../../nbs/3_scores/20_baselines.ipynb #3ea58430
-def count_svd(cohort, dim)->np.ndarray:
+def count_svd(cohort, dim) -> np.ndarray:
     "tf-idf of whole histories in `dim` directions (fewer if the cohort is smaller), fitted on training patients: (patients dim), in the order of `sequences`."
     from scipy import sparse
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfTransformer
+
     s, train = cohort.sequences, cohort.rows("train")
-    counts = sparse.csr_matrix(np.stack([np.bincount(s.patient(i)["code"], minlength=cohort.vocab.size) for i in range(len(s))]).astype(np.float32))
+    counts = sparse.csr_matrix(
+        np.stack(
+            [np.bincount(s.patient(i)["code"], minlength=cohort.vocab.size) for i in range(len(s))]
+        ).astype(np.float32)
+    )
     weight = TfidfTransformer(sublinear_tf=True).fit(counts[train])
     x = weight.transform(counts)
     return TruncatedSVD(min(dim, len(train) - 1, x.shape[1] - 1), random_state=0).fit(x[train]).transform(x)
 
 # %% ../../nbs/3_scores/20_baselines.ipynb #0dd29d88
-def person_table(cohort)->np.ndarray:
+def person_table(cohort) -> np.ndarray:
     "Of all rows of `sequences`: age at the last event in decades, and whether male: (rows 2)."
     s = cohort.sequences
-    age = np.where(np.diff(s.offsets) > 0, s.age_days[np.maximum(s.offsets[1:] - 1, 0)] / 3652.5, 0) if len(s.code) else np.zeros(len(s))
+    age = (
+        np.where(np.diff(s.offsets) > 0, s.age_days[np.maximum(s.offsets[1:] - 1, 0)] / 3652.5, 0)
+        if len(s.code)
+        else np.zeros(len(s))
+    )
     return np.stack([age, (cohort.subjects["sex"] == "M").to_numpy()], 1).astype(np.float32)
 
-def tabular(cohort)->dict:
+
+def tabular(cohort) -> dict:
     "Tables of all rows of `sequences`: `person` (age at the last event in decades, male), `last_visit` and `counts` (log), these two with the person beside: (rows features)."
     s, n = cohort.sequences, cohort.vocab.size
     owner, end = np.repeat(np.arange(len(s)), np.diff(s.offsets)), np.maximum(s.offsets[1:] - 1, 0)
@@ -151,32 +224,55 @@ def tabular(cohort)->dict:
     np.add.at(counts, (owner, s.code), 1)
     recent = s.visit == s.visit[end][owner]
     last[owner[recent], s.code[recent]] = 1
-    return {"person": person, "last_visit": np.hstack([last, person]), "counts": np.hstack([np.log1p(counts), person])}
+    return {
+        "person": person,
+        "last_visit": np.hstack([last, person]),
+        "counts": np.hstack([np.log1p(counts), person]),
+    }
 
-def regressions(strengths=(1e-4, 1e-3, 1e-2, 1e-1))->list:
+
+def regressions(strengths=(1e-4, 1e-3, 1e-2, 1e-1)) -> list:
     "Logistic regressions on standardised features, one for each inverse penalty."
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+
     return [make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500)) for c in strengths]
+
 
 def _trees():
     from sklearn.ensemble import HistGradientBoostingClassifier
-    return [HistGradientBoostingClassifier(learning_rate=rate, max_leaf_nodes=leaves, max_iter=150, min_samples_leaf=20, random_state=0) for rate in (0.02, 0.06) for leaves in (4, 16)]
 
-TASK_RIVALS = {"age and sex": ("person", regressions), "last visit": ("last_visit", regressions), "counts, regression": ("counts", regressions), "counts, trees": ("counts", _trees)}
+    return [
+        HistGradientBoostingClassifier(
+            learning_rate=rate, max_leaf_nodes=leaves, max_iter=150, min_samples_leaf=20, random_state=0
+        )
+        for rate in (0.02, 0.06)
+        for leaves in (4, 16)
+    ]
+
+
+TASK_RIVALS = {
+    "age and sex": ("person", regressions),
+    "last visit": ("last_visit", regressions),
+    "counts, regression": ("counts", regressions),
+    "counts, trees": ("counts", _trees),
+}
+
 
 def best_of(models, x, y, train, valid):
     "Of the models, each fitted on rows `train`, the one with the highest AUROC on rows `valid`."
     from sklearn.metrics import roc_auc_score
+
     fitted = [m.fit(x[train], y[train]) for m in models]
     return max(fitted, key=lambda m: roc_auc_score(y[valid], m.predict_proba(x[valid])[:, 1]))
 
+
 def task_rivals(
-    cohort, # of `Task.cohort`
-    y, # the answers, in the order of the labels
-    asked=None, # whose answers count (labels), if not everybody's
-)->dict:
+    cohort,  # of `Task.cohort`
+    y,  # the answers, in the order of the labels
+    asked=None,  # whose answers count (labels), if not everybody's
+) -> dict:
     "name → probabilities of all rows of `cohort.sequences`."
     asked = np.ones(len(y), bool) if asked is None else np.asarray(asked)
     y, asked = np.asarray(y)[cohort.sequences.subject_id], asked[cohort.sequences.subject_id]
@@ -185,5 +281,9 @@ def task_rivals(
     out = {}
     for name, (table, models) in TASK_RIVALS.items():
         x = tables[table][:, tables[table][train].std(0) > 0]
-        out[name] = best_of(models(), x, y, train, valid).predict_proba(x)[:, 1] if x.shape[1] else np.full(len(x), y[train].mean())     # a source may know nobody's age or sex
+        out[name] = (
+            best_of(models(), x, y, train, valid).predict_proba(x)[:, 1]
+            if x.shape[1]
+            else np.full(len(x), y[train].mean())
+        )  # a source may know nobody's age or sex
     return out

@@ -15,46 +15,59 @@ import pandas as pd
 
 # %% ../../nbs/3_scores/30_disclosure.ipynb #135ea44c
 def threshold(
-    public: bool = False, # of the reading report of those who are counted: nobody real is among them
+    public: bool = False,  # of the reading report of those who are counted: nobody real is among them
 ) -> int:
     "The least count that a report may tell: `EHRSEQ_THRESHOLD` (default 11), or 0, which tells all, for a public cohort. Raises `ValueError`."
     said = os.getenv("EHRSEQ_THRESHOLD") or "11"
-    if not said.isdigit(): raise ValueError(f"EHRSEQ_THRESHOLD={said!r}: expected a whole number, such as 11; 0 tells every count.")
+    if not said.isdigit():
+        raise ValueError(
+            f"EHRSEQ_THRESHOLD={said!r}: expected a whole number, such as 11; 0 tells every count."
+        )
     return 0 if public is True else int(said)
+
 
 def small(n, least, of=None):
     "True where a count, or (with `of`) what is left of `of` without it, is one to `least` - 1."
     few = lambda x: (np.asarray(x) > 0) & (np.asarray(x) < least)
     return few(n) if of is None else few(n) | few(np.asarray(of) - np.asarray(n))
 
-def word(n, hidden, least)->str:
+
+def word(n, hidden, least) -> str:
     "A count as a report says it."
     return f"{n:,}" if not hidden else f"<{least}" if 0 < n < least else "withheld"
 
 # %% ../../nbs/3_scores/30_disclosure.ipynb #cfe16c7d
 def withheld(
-    counts, # (rows columns), whole numbers
-    least, # of `threshold`
-)->tuple:
+    counts,  # (rows columns), whole numbers
+    least,  # of `threshold`
+) -> tuple:
     "What a table with row totals, column totals and the sum of all may not tell: masks of the cells (rows columns), of the row totals, and of the column totals."
     c = np.asarray(counts, int)
     cells, rows, columns = small(c, least), small(c.sum(1), least), small(c.sum(0), least)
-    while _by_line(c, cells, rows, columns, least) or _by_range(c, cells, rows, columns, least): pass
+    while _by_line(c, cells, rows, columns, least) or _by_range(c, cells, rows, columns, least):
+        pass
     return cells, rows, columns
 
-def _by_line(c, cells, rows, columns, least)->bool:
+
+def _by_line(c, cells, rows, columns, least) -> bool:
     "Withhold one cell more in a line that gives one away; False if none does."
     for line, hidden in ((c.sum(1), rows), (c.sum(0), columns), *zip(c, cells), *zip(c.T, cells.T)):
-        if hidden.any() and (hidden.sum() == 1 or line[hidden].sum() < least) and ((line > 0) & ~hidden).any():
+        if (
+            hidden.any()
+            and (hidden.sum() == 1 or line[hidden].sum() < least)
+            and ((line > 0) & ~hidden).any()
+        ):
             hidden[np.argmin(np.where((line > 0) & ~hidden, line, np.inf))] = True
             return True
     return False
 
-def _by_range(c, cells, rows, columns, least)->bool:
+
+def _by_range(c, cells, rows, columns, least) -> bool:
     "Withhold one cell more, or where there is none a total, beside a small cell whose range is too narrow; False if there is none."
     for i, j in np.argwhere(small(c, least)):
         low, high = possible(c, cells, rows, columns, i, j)
-        if low < high and high >= least: continue
+        if low < high and high >= least:
+            continue
         beside = np.zeros_like(cells)
         beside[i], beside[:, j] = True, True
         for where in (beside, np.ones_like(cells)):
@@ -62,68 +75,106 @@ def _by_range(c, cells, rows, columns, least)->bool:
                 cells[np.unravel_index(np.argmin(np.where(free, c, np.inf)), c.shape)] = True
                 return True
         for totals, k in ((rows, i), (columns, j)):
-            if not totals[k]: totals[k] = True; return True
+            if not totals[k]:
+                totals[k] = True
+                return True
     return False
 
-def possible(c, cells, rows, columns, i, j)->tuple:
+
+def possible(c, cells, rows, columns, i, j) -> tuple:
     "The least and the most that a withheld cell can be, to somebody who knows what is told."
     from scipy.optimize import linprog
+
     where, told, sums = np.argwhere(cells), [], []
     for axis, totals in ((0, rows), (1, columns)):
         line = c.sum(1 - axis)
-        for k in np.flatnonzero(~totals): told.append(where[:, axis] == k); sums.append(line[k] - np.where(cells, 0, c).sum(1 - axis)[k])
-        told.append(totals[where[:, axis]]); sums.append(line[totals].sum() - np.where(cells, 0, c).sum(1 - axis)[totals].sum())
+        for k in np.flatnonzero(~totals):
+            told.append(where[:, axis] == k)
+            sums.append(line[k] - np.where(cells, 0, c).sum(1 - axis)[k])
+        told.append(totals[where[:, axis]])
+        sums.append(line[totals].sum() - np.where(cells, 0, c).sum(1 - axis)[totals].sum())
     one = (where == (i, j)).all(1).astype(float)
-    low, high = (linprog(sign * one, A_eq=np.array(told, float), b_eq=np.array(sums, float)) for sign in (1, -1))
+    low, high = (
+        linprog(sign * one, A_eq=np.array(told, float), b_eq=np.array(sums, float)) for sign in (1, -1)
+    )
     return round(low.fun), round(-high.fun) if high.status == 0 else np.inf
 
 # %% ../../nbs/3_scores/30_disclosure.ipynb #5b758d4a
-def told(counts, least, total)->pd.DataFrame:
+def told(counts, least, total) -> pd.DataFrame:
     "A table of counts as a report may tell it, with the totals of its rows (the first column, named `total`), of its columns, and of all."
     cells, rows, columns = withheld(counts, least)
-    out = pd.DataFrame([[word(n, h, least) for n, h in zip(*line)] for line in zip(counts.to_numpy(), cells)], counts.index, counts.columns)
+    out = pd.DataFrame(
+        [[word(n, h, least) for n, h in zip(*line)] for line in zip(counts.to_numpy(), cells)],
+        counts.index,
+        counts.columns,
+    )
     out.insert(0, total, [word(n, h, least) for n, h in zip(counts.sum(axis=1), rows)])
     every = int(counts.to_numpy().sum())
-    out.loc["total"] = [word(every, small(every, least), least), *(word(n, h, least) for n, h in zip(counts.sum(), columns))]
+    out.loc["total"] = [
+        word(every, small(every, least), least),
+        *(word(n, h, least) for n, h in zip(counts.sum(), columns)),
+    ]
     return out
 
-def reading(report, least)->str:
+
+def reading(report, least) -> str:
     "A reading report as a report may tell it; of more than forty files, their sum."
     t = report.table().drop(index="total", columns="rows")
-    if least and len(t) > 40: t = t.sum().rename(f"{len(t):,} files").to_frame().T
-    return "\n".join([f"Read from {report.source}", told(t, least, "rows").to_string(), *remarks(report, least), *report.notes])
+    if least and len(t) > 40:
+        t = t.sum().rename(f"{len(t):,} files").to_frame().T
+    return "\n".join(
+        [
+            f"Read from {report.source}",
+            told(t, least, "rows").to_string(),
+            *remarks(report, least),
+            *report.notes,
+        ]
+    )
+
 
 def remarks(report, least: int) -> list[str]:
     "The remarks of a reading report as a report may tell them: a count that is small, or that leaves few rows of its file, is withheld."
     rows = dict(zip(report.frame["file"], report.frame["rows"]))
-    return [f"{r.file}: {word(r.n, small(r.n, least, of=rows.get(r.file)), least)} {r.what}." for r in report.remarks]
+    return [
+        f"{r.file}: {word(r.n, small(r.n, least, of=rows.get(r.file)), least)} {r.what}."
+        for r in report.remarks
+    ]
 
 # %% ../../nbs/3_scores/30_disclosure.ipynb #e95528e5
 def _given_away(counts: list[int], least: int) -> np.ndarray:
     "Which of some counts are small, or tell a small one by their difference to another."
     hidden = small(counts, least)
     for i, j in combinations(range(len(counts)), 2):
-        if small(abs(counts[i] - counts[j]), least): hidden[i if counts[i] < counts[j] else j] = True
+        if small(abs(counts[i] - counts[j]), least):
+            hidden[i if counts[i] < counts[j] else j] = True
     return hidden
 
+
 def with_counts(
-    sentence: str, # without a count of people
-    counts: dict, # what was counted → how many
-    least: int = 0, # of `threshold`
+    sentence: str,  # without a count of people
+    counts: dict,  # what was counted → how many
+    least: int = 0,  # of `threshold`
 ) -> str:
     "A sentence, and the counts that it stands for, as a report may tell them."
-    said = [f"{what}: {word(n, h, least)}" for (what, n), h in zip(counts.items(), _given_away(list(counts.values()), least))]
+    said = [
+        f"{what}: {word(n, h, least)}"
+        for (what, n), h in zip(counts.items(), _given_away(list(counts.values()), least))
+    ]
     return f"{sentence} ({'; '.join(said)})" if said else sentence
+
 
 class CountedError(ValueError):
     "An error whose counts of people are kept apart from its sentence. On one's own machine it says both."
+
     def __init__(self, sentence: str, counts: dict | None = None):
         self.sentence, self.counts = sentence, {what: int(n) for what, n in (counts or {}).items()}
         super().__init__(with_counts(self.sentence, self.counts))
 
+
 def why(error: Exception, least: int) -> str:
     "What an error says, as a report may tell it."
     return with_counts(error.sentence, error.counts, least) if isinstance(error, CountedError) else str(error)
+
 
 def question(task, least: int) -> str:
     "What a task asks, and how many it set aside and why, as a report may tell it."
@@ -133,31 +184,50 @@ def question(task, least: int) -> str:
     return f"{task.name}: {asked}" + (f"\nset aside: {aside}" if aside else "")
 
 # %% ../../nbs/3_scores/30_disclosure.ipynb #bbf156a8
-def people(summary, least)->pd.DataFrame:
+def people(summary, least) -> pd.DataFrame:
     "`Cohort.summary` as a report may tell it: of a split of too few patients, nothing but that; nor of another, if the first would follow."
     hidden = withheld(summary[["patients"]].T, least)[0][0]
-    out = pd.DataFrame({c: [f"{x:.2%}" if c == "unknown_rate" else f"{x:,.0f}" for x in summary[c]] for c in summary}, index=summary.index)
-    out.loc[hidden], out.loc[hidden, "patients"] = "", [word(n, True, least) for n in summary["patients"][hidden]]
+    out = pd.DataFrame(
+        {c: [f"{x:.2%}" if c == "unknown_rate" else f"{x:,.0f}" for x in summary[c]] for c in summary},
+        index=summary.index,
+    )
+    out.loc[hidden], out.loc[hidden, "patients"] = (
+        "",
+        [word(n, True, least) for n in summary["patients"][hidden]],
+    )
     return out
+
 
 def cohort(cohort, least: int) -> str:
     "A tokenised cohort as a report may name it."
-    said = [f"{word(n, small(n, least), least)} {what}" for n, what in ((len(cohort.sequences), "patients"), (len(cohort.sequences.code), "tokens"), (len(cohort.vocab.codes), "codes"))]
+    said = [
+        f"{word(n, small(n, least), least)} {what}"
+        for n, what in (
+            (len(cohort.sequences), "patients"),
+            (len(cohort.sequences.code), "tokens"),
+            (len(cohort.vocab.codes), "codes"),
+        )
+    ]
     return f"Cohort({', '.join(said)}; {cohort.info['source']})"
 
-def grouped(words, least)->pd.Series:
+
+def grouped(words, least) -> pd.Series:
     "Values by patient (words), once those of too few patients are one group of their own; if that is too few still, with the next smallest."
     words, other = words.astype(object).where(words.notna(), "unknown"), f"fewer than {least} each"
     n = words.value_counts()
     rare = small(n, least)
-    while rare.any() and n[rare].sum() < least and not rare.all(): rare[n[~rare].index.get_indexer([n[~rare].idxmin()])[0]] = True
+    while rare.any() and n[rare].sum() < least and not rare.all():
+        rare[n[~rare].index.get_indexer([n[~rare].idxmin()])[0]] = True
     return words.where(~words.isin(n.index[rare]), other)
 
-def clusters(table, least, n="patients", shares=("male", "died"), words=())->pd.DataFrame:
+
+def clusters(table, least, n="patients", shares=("male", "died"), words=()) -> pd.DataFrame:
     "A row a group that together are all: sizes that are small or would follow from the others are withheld with all that is said of the group, and shares that stand for few patients."
-    hidden, out = withheld(table[[n]].T, least)[0][0], table.astype({c: object for c in table})
-    for c in shares: out.loc[hidden | small((table[c] * table[n]).round(), least, of=table[n]), c] = np.nan
+    hidden, out = withheld(table[[n]].T, least)[0][0], table.astype(dict.fromkeys(table, object))
+    for c in shares:
+        out.loc[hidden | small((table[c] * table[n]).round(), least, of=table[n]), c] = np.nan
     out.loc[hidden, [c for c in table if c not in (n, *shares, table.columns[0])]] = np.nan
-    for c in words: out.loc[hidden, c] = "withheld"
+    for c in words:
+        out.loc[hidden, c] = "withheld"
     out[n] = [word(int(x), h, least) for x, h in zip(table[n], hidden)]
     return out

@@ -11,37 +11,51 @@ __all__ = ['DISEASES', 'NOT_THE_DISEASE', 'NONE', 'resamples', 'interval', 'rati
 import numpy as np
 import pandas as pd
 
-from .disclosure import CountedError
-from ..objectives.nvp import best_threshold, recall
 from ..data.vocab import FIRST_CODE
+from ..objectives.nvp import best_threshold, recall
+from .disclosure import CountedError
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #58f79bd6
-def resamples(n, draws=1000, seed=0)->np.ndarray:
+def resamples(n, draws=1000, seed=0) -> np.ndarray:
     "How often each of `n` patients is drawn, `draws` times: (draws n)."
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
 
-def interval(value, draws, n)->dict:
+
+def interval(value, draws, n) -> dict:
     "A score: its value, the 2.5 and 97.5 percentiles of `draws`, and the number of patients."
     low, high = np.nanpercentile(draws, [2.5, 97.5]) if np.isfinite(draws).any() else (np.nan, np.nan)
     return {"value": float(value), "low": float(low), "high": float(high), "n": int(n)}
 
+
 def ratio(
-    top, # per row: what is summed above
-    bottom, # per row: what is summed below
-    subject_id, # per row: whose it is
-)->dict:
+    top,  # per row: what is summed above
+    bottom,  # per row: what is summed below
+    subject_id,  # per row: whose it is
+) -> dict:
     "sum(top) / sum(bottom) with a 95 % interval over patients."
-    sums = pd.DataFrame({"t": np.asarray(top, float), "b": np.asarray(bottom, float), "s": np.asarray(subject_id)}).groupby("s").sum()
-    if not sums["b"].sum(): return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
+    sums = (
+        pd.DataFrame(
+            {"t": np.asarray(top, float), "b": np.asarray(bottom, float), "s": np.asarray(subject_id)}
+        )
+        .groupby("s")
+        .sum()
+    )
+    if not sums["b"].sum():
+        return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
     again = resamples(len(sums))
-    with np.errstate(invalid="ignore", divide="ignore"): draws = (again @ sums["t"].to_numpy()) / (again @ sums["b"].to_numpy())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        draws = (again @ sums["t"].to_numpy()) / (again @ sums["b"].to_numpy())
     return interval(sums["t"].sum() / sums["b"].sum(), draws, len(sums))
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #986cb2f9
-def mlm_scores(guesses, vocab, prefix="mlm")->dict:
+def mlm_scores(guesses, vocab, prefix="mlm") -> dict:
     "Flat scores of masked-code guesses: loss, top1, top5, and top1 by kind."
     g, who = guesses, guesses["subject_id"]
-    out = {f"{prefix}.loss": ratio(g["nll"], g["n"], who), f"{prefix}.top1": ratio(g["top1"], g["n"], who), f"{prefix}.top5": ratio(g["top5"], g["n"], who)}
+    out = {
+        f"{prefix}.loss": ratio(g["nll"], g["n"], who),
+        f"{prefix}.top1": ratio(g["top1"], g["n"], who),
+        f"{prefix}.top5": ratio(g["top5"], g["n"], who),
+    }
     kinds = vocab.kinds_of(g["code"].to_numpy())
     for kind in sorted(set(kinds) - {"special"}):
         mine = g[kinds == kind]
@@ -50,47 +64,99 @@ def mlm_scores(guesses, vocab, prefix="mlm")->dict:
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #06d8ce9d
 DISEASES = {
-    "heart failure": "heart failure", "ischaemic heart disease": "ischemic heart|coronary|myocardial infarction|cardiac arrest", "atrial fibrillation": "atrial fibrillation",
-    "stroke": "stroke|cerebrovascular", "hypertension": "hypertension|hypertensive", "diabetes": "diabetes|diabetic", "prediabetes": "prediabetes",
-    "kidney disease": "chronic kidney disease|end-stage renal|renal dialysis", "COPD": "emphysema|chronic obstructive|chronic bronchitis",
-    "asthma": "asthma", "lung cancer": "malignant.*lung|lung.*cancer|carcinoma of lung|small cell carcinoma", "breast cancer": "malignant neoplasm of breast",
-    "colon cancer": "malignant.*colon|carcinoma of colon", "prostate cancer": "carcinoma in situ of prostate|neoplasm of prostate|prostate cancer",
-    "leukaemia": "leukemia", "dementia": "alzheimer|dementia", "epilepsy": "epilepsy|seizure disorder", "migraine": "migraine", "multiple sclerosis": "multiple sclerosis",
-    "rheumatoid arthritis": "rheumatoid", "osteoarthritis": "osteoarthritis", "osteoporosis": "osteoporosis", "gout": "gout", "lupus": "lupus", "fibromyalgia": "fibromyalgia",
-    "hypothyroidism": "hypothyroidism", "HIV": "human immunodeficiency virus", "cystic fibrosis": "cystic fibrosis", "cerebral palsy": "cerebral palsy", "spina bifida": "spina bifida",
-    "chronic pain": "chronic pain|chronic low back pain|chronic neck pain", "depression": "major depress", "opioid use": "dependent drug abuse|opioid", "alcoholism": "alcoholism",
-    "sleep apnoea": "sleep apnea", "chronic sinusitis": "chronic sinusitis", "allergy": "perennial allergic|seasonal allergic|atopic dermatitis", "heart valve disease": r"valve|(?:aortic|mitral|tricuspid|pulmon\w+)\b.*(?:stenosis|insufficiency|regurgitation)"}
-NOT_THE_DISEASE = r"\b(?:history of|poisoning|adverse effect|encounter for|screening)\b"   # in ICD's titles
+    "heart failure": "heart failure",
+    "ischaemic heart disease": "ischemic heart|coronary|myocardial infarction|cardiac arrest",
+    "atrial fibrillation": "atrial fibrillation",
+    "stroke": "stroke|cerebrovascular",
+    "hypertension": "hypertension|hypertensive",
+    "diabetes": "diabetes|diabetic",
+    "prediabetes": "prediabetes",
+    "kidney disease": "chronic kidney disease|end-stage renal|renal dialysis",
+    "COPD": "emphysema|chronic obstructive|chronic bronchitis",
+    "asthma": "asthma",
+    "lung cancer": "malignant.*lung|lung.*cancer|carcinoma of lung|small cell carcinoma",
+    "breast cancer": "malignant neoplasm of breast",
+    "colon cancer": "malignant.*colon|carcinoma of colon",
+    "prostate cancer": "carcinoma in situ of prostate|neoplasm of prostate|prostate cancer",
+    "leukaemia": "leukemia",
+    "dementia": "alzheimer|dementia",
+    "epilepsy": "epilepsy|seizure disorder",
+    "migraine": "migraine",
+    "multiple sclerosis": "multiple sclerosis",
+    "rheumatoid arthritis": "rheumatoid",
+    "osteoarthritis": "osteoarthritis",
+    "osteoporosis": "osteoporosis",
+    "gout": "gout",
+    "lupus": "lupus",
+    "fibromyalgia": "fibromyalgia",
+    "hypothyroidism": "hypothyroidism",
+    "HIV": "human immunodeficiency virus",
+    "cystic fibrosis": "cystic fibrosis",
+    "cerebral palsy": "cerebral palsy",
+    "spina bifida": "spina bifida",
+    "chronic pain": "chronic pain|chronic low back pain|chronic neck pain",
+    "depression": "major depress",
+    "opioid use": "dependent drug abuse|opioid",
+    "alcoholism": "alcoholism",
+    "sleep apnoea": "sleep apnea",
+    "chronic sinusitis": "chronic sinusitis",
+    "allergy": "perennial allergic|seasonal allergic|atopic dermatitis",
+    "heart valve disease": r"valve|(?:aortic|mitral|tricuspid|pulmon\w+)\b.*(?:stenosis|insufficiency|regurgitation)",
+}
+NOT_THE_DISEASE = r"\b(?:history of|poisoning|adverse effect|encounter for|screening)\b"  # in ICD's titles
 NONE = "none"
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #c106ea64
-def disease_groups(conditions)->pd.DataFrame:
+def disease_groups(conditions) -> pd.DataFrame:
     "subject_id and group, once for each group a patient has. `conditions` has subject_id and description."
     names = pd.Series(conditions["description"].dropna().unique())
     lower = names.str.lower()
-    chronic = (lower.str.contains("(disorder)", regex=False) | ~lower.str.contains(r"\((?:finding|situation|procedure)\)")) & ~lower.str.contains(NOT_THE_DISEASE)
-    found = [pd.DataFrame({"description": names[chronic & lower.str.contains(words)], "group": group}) for group, words in DISEASES.items()]
+    chronic = (
+        lower.str.contains("(disorder)", regex=False)
+        | ~lower.str.contains(r"\((?:finding|situation|procedure)\)")
+    ) & ~lower.str.contains(NOT_THE_DISEASE)
+    found = [
+        pd.DataFrame({"description": names[chronic & lower.str.contains(words)], "group": group})
+        for group, words in DISEASES.items()
+    ]
     out = conditions.merge(pd.concat(found), on="description")[["subject_id", "group"]].drop_duplicates()
     return out[~((out["group"] == "diabetes") & out["subject_id"].isin(_only_prediabetic(conditions)))]
 
+
 def _only_prediabetic(conditions):
-    diabetic = conditions["description"].str.contains("diabet", case=False, na=False) & ~conditions["description"].str.contains("prediabetes", case=False, na=False)
+    diabetic = conditions["description"].str.contains("diabet", case=False, na=False) & ~conditions[
+        "description"
+    ].str.contains("prediabetes", case=False, na=False)
     return set(conditions["subject_id"]) - set(conditions.loc[diabetic, "subject_id"])
 
-def main_disease(cohort)->pd.Series:
+
+def main_disease(cohort) -> pd.Series:
     "The rarest group, by training patients, that each patient has; indexed by subject_id."
     groups = disease_groups(cohort.conditions)
     train = set(cohort.subjects.loc[cohort.subjects["split"] == "train", "subject_id"])
-    common = groups[groups["subject_id"].isin(train)]["group"].value_counts().reindex(list(DISEASES), fill_value=0)
-    best = groups.assign(n=groups["group"].map(common)).sort_values(["subject_id", "n", "group"]).drop_duplicates("subject_id")
-    return cohort.subjects["subject_id"].map(best.set_index("subject_id")["group"]).fillna(NONE).set_axis(cohort.subjects["subject_id"]).rename("disease")
+    common = (
+        groups[groups["subject_id"].isin(train)]["group"].value_counts().reindex(list(DISEASES), fill_value=0)
+    )
+    best = (
+        groups.assign(n=groups["group"].map(common))
+        .sort_values(["subject_id", "n", "group"])
+        .drop_duplicates("subject_id")
+    )
+    return (
+        cohort.subjects["subject_id"]
+        .map(best.set_index("subject_id")["group"])
+        .fillna(NONE)
+        .set_axis(cohort.subjects["subject_id"])
+        .rename("disease")
+    )
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #d7c32a03
-def blocks(rows, size=1000)->list:
+def blocks(rows, size=1000) -> list:
     "`rows` in parts of about `size`: all pairs of a hundred thousand patients do not go into memory at once."
     return np.array_split(rows, max(1, -(-len(rows) // size)))
 
-def neighbour_agreement(vectors, labels, k=10)->np.ndarray:
+
+def neighbour_agreement(vectors, labels, k=10) -> np.ndarray:
     "Per patient, the share of its `k` nearest others (cosine) with the same label: (n)."
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
     k, out = min(k, len(labels) - 1), np.zeros(len(labels))
@@ -100,94 +166,158 @@ def neighbour_agreement(vectors, labels, k=10)->np.ndarray:
         out[part] = (labels[np.argpartition(-near, k - 1, axis=1)[:, :k]] == labels[part][:, None]).mean(1)
     return out
 
-def jackknife(statistic, n, groups=50, seed=0)->dict:
+
+def jackknife(statistic, n, groups=50, seed=0) -> dict:
     "A score with the interval of the delete-a-group jackknife (Efron & Tibshirani 1993, ch. 11). `statistic` takes the indices kept."
     hand = np.random.default_rng(seed).permutation(n) % min(groups, n)
-    value, without = statistic(np.arange(n)), np.array([statistic(np.flatnonzero(hand != g)) for g in range(hand.max() + 1)])
+    value, without = (
+        statistic(np.arange(n)),
+        np.array([statistic(np.flatnonzero(hand != g)) for g in range(hand.max() + 1)]),
+    )
     error = np.sqrt((len(without) - 1) / len(without) * ((without - without.mean()) ** 2).sum())
-    return {"value": float(value), "low": float(value - 1.96 * error), "high": float(value + 1.96 * error), "n": int(n)}
+    return {
+        "value": float(value),
+        "low": float(value - 1.96 * error),
+        "high": float(value + 1.96 * error),
+        "n": int(n),
+    }
 
-def embedding_scores(vectors, labels, prefix="embedding")->dict:
+
+def embedding_scores(vectors, labels, prefix="embedding") -> dict:
     "Silhouette, Davies–Bouldin and neighbour agreement of vectors (n h) by label (n), with intervals over patients."
     from sklearn.metrics import davies_bouldin_score, silhouette_samples
+
     vectors, labels = np.asarray(vectors, float), np.asarray(labels)
     groups = len(set(labels))
-    if not 2 <= groups < len(labels): raise CountedError("too few disease groups, or as many as patients; expected at least two groups, and fewer than patients", {"groups": groups, "patients": len(labels)})
+    if not 2 <= groups < len(labels):
+        raise CountedError(
+            "too few disease groups, or as many as patients; expected at least two groups, and fewer than patients",
+            {"groups": groups, "patients": len(labels)},
+        )
     out, who = {}, np.arange(len(labels))
-    for name, per in (("silhouette", silhouette_samples(vectors, labels)), ("neighbour_agreement", neighbour_agreement(vectors, labels))):
+    for name, per in (
+        ("silhouette", silhouette_samples(vectors, labels)),
+        ("neighbour_agreement", neighbour_agreement(vectors, labels)),
+    ):
         out[f"{prefix}.{name}"] = ratio(per, np.ones(len(per)), who)
-    spread = lambda i: davies_bouldin_score(vectors[i], labels[i]) if 2 <= len(set(labels[i])) < len(i) else np.nan     # a group of one may be gone
+    spread = lambda i: (
+        davies_bouldin_score(vectors[i], labels[i]) if 2 <= len(set(labels[i])) < len(i) else np.nan
+    )  # a group of one may be gone
     out[f"{prefix}.davies_bouldin"] = jackknife(spread, len(labels))
     return out
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #52dd3a2d
-def nvp_scores(answers, threshold, prefix="nvp")->dict:
+def nvp_scores(answers, threshold, prefix="nvp") -> dict:
     "Flat scores of next-visit answers: loss, micro_f1, macro_f1, precision, recall, recall_at_10 and new.recall_at_10."
     a, yes = answers, answers["p"] >= threshold
     hit, who = yes & a["true"], a["subject_id"]
-    out = {"loss": ratio(a["nll"], a["true"], who), "micro_f1": ratio(2 * hit, yes * 1 + a["true"], who), "precision": ratio(hit, yes, who), "recall": ratio(hit, a["true"], who)}
+    out = {
+        "loss": ratio(a["nll"], a["true"], who),
+        "micro_f1": ratio(2 * hit, yes * 1 + a["true"], who),
+        "precision": ratio(hit, yes, who),
+        "recall": ratio(hit, a["true"], who),
+    }
     for name, rank in (("recall_at_10", "rank"), ("new.recall_at_10", "new_rank")):
         r = recall(a, rank)
         out[name] = ratio(r["found"], r["asked"], r["subject_id"])
     patients = who.unique()
     place = who.map(dict(zip(patients, range(len(patients))))).to_numpy()
-    def macro(kept): return code_scores(a[np.isin(place, kept)], threshold)["f1"].mean()
+
+    def macro(kept):
+        return code_scores(a[np.isin(place, kept)], threshold)["f1"].mean()
+
     out["macro_f1"] = jackknife(macro, len(patients))
     return {f"{prefix}.{k}": v for k, v in out.items()}
 
-def code_scores(answers, threshold, vocab=None)->pd.DataFrame:
+
+def code_scores(answers, threshold, vocab=None) -> pd.DataFrame:
     "Precision, recall and F1 of each code that occurs in a next visit, with its name and kind if `vocab` is given; most frequent first."
     a = answers[answers["code"] >= FIRST_CODE]
     yes = a["p"] >= threshold
-    t = pd.DataFrame({"code": a["code"], "visits": a["true"], "predicted": yes, "right": yes & a["true"]}).groupby("code").sum()
+    t = (
+        pd.DataFrame({"code": a["code"], "visits": a["true"], "predicted": yes, "right": yes & a["true"]})
+        .groupby("code")
+        .sum()
+    )
     t = t[t["visits"] > 0].sort_values("visits", ascending=False)
-    t["precision"], t["recall"], t["f1"] = t["right"] / t["predicted"], t["right"] / t["visits"], 2 * t["right"] / (t["predicted"] + t["visits"])
-    return t if vocab is None else t.assign(name=vocab.names(t.index), kind=vocab.kinds_of(t.index)).reset_index()
+    t["precision"], t["recall"], t["f1"] = (
+        t["right"] / t["predicted"],
+        t["right"] / t["visits"],
+        2 * t["right"] / (t["predicted"] + t["visits"]),
+    )
+    return (
+        t
+        if vocab is None
+        else t.assign(name=vocab.names(t.index), kind=vocab.kinds_of(t.index)).reset_index()
+    )
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #34a8eee7
-def contrastive_scores(frame, prefix="contrastive")->dict:
+def contrastive_scores(frame, prefix="contrastive") -> dict:
     "Flat scores of two views a patient: loss, top1 (the other view is the nearest), alignment, uniformity (0: all in one place)."
     one, who = np.ones(len(frame)), frame["subject_id"]
-    out = {name: ratio(frame[column], one, who) for name, column in (("loss", "nll"), ("top1", "hit"), ("alignment", "alignment"))}
+    out = {
+        name: ratio(frame[column], one, who)
+        for name, column in (("loss", "nll"), ("top1", "hit"), ("alignment", "alignment"))
+    }
     spread = ratio(frame["others"], one, who)
     out["uniformity"] = {k: v if k == "n" else float(np.log(v)) for k, v in spread.items()}
     return {f"{prefix}.{k}": v for k, v in out.items()}
 
-def skipgram_scores(frame, prefix="skipgram")->dict:
+
+def skipgram_scores(frame, prefix="skipgram") -> dict:
     "Flat scores of skip-gram: the visit loss per code asked for, and the code loss."
-    return {f"{prefix}.visit": ratio(frame["visit"], frame["n"], frame["subject_id"]), f"{prefix}.code": ratio(frame["code"], np.ones(len(frame)), frame["subject_id"])}
+    return {
+        f"{prefix}.visit": ratio(frame["visit"], frame["n"], frame["subject_id"]),
+        f"{prefix}.code": ratio(frame["code"], np.ones(len(frame)), frame["subject_id"]),
+    }
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #29985b78
-def areas(y, p, weights)->tuple:
+def areas(y, p, weights) -> tuple:
     "AUROC and average precision of answers `y` (n) and probabilities `p` (n) under each row of `weights` (draws n): scikit-learn's figures, all draws at once. Raises `ValueError` for a probability that is no number."
     y, p = np.asarray(y, bool), np.asarray(p, float)
-    if not np.isfinite(p).all(): raise ValueError(f"{int((~np.isfinite(p)).sum())} of {len(p)} probabilities are no numbers.")
+    if not np.isfinite(p).all():
+        raise ValueError(f"{int((~np.isfinite(p)).sum())} of {len(p)} probabilities are no numbers.")
     order = np.argsort(-p, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))                            # ties go together
+    ends = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))  # ties go together
     tp, fp = (np.cumsum(weights[:, order] * m, 1)[:, ends] for m in (y[order], ~y[order]))
     more_tp, more_fp = np.diff(tp, prepend=0), np.diff(fp, prepend=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(tp + fp > 0, tp / (tp + fp), 0)
-        return (more_fp * (tp - more_tp / 2)).sum(1) / (tp[:, -1] * fp[:, -1]), (more_tp * precision).sum(1) / tp[:, -1]
+        return (more_fp * (tp - more_tp / 2)).sum(1) / (tp[:, -1] * fp[:, -1]), (more_tp * precision).sum(
+            1
+        ) / tp[:, -1]
 
-def binary_scores(y, p, subject_id, prefix="task")->dict:
+
+def binary_scores(y, p, subject_id, prefix="task") -> dict:
     "Flat scores of probabilities `p` (n) for answers `y` (n): auroc, auprc, brier, with intervals over patients; and `prevalence`. Raises `ValueError` if all answers are the same."
     y, p = np.asarray(y, bool), np.asarray(p, float)
-    if not len(y) or y.all() or not y.any(): raise ValueError(f"{prefix}: all {len(y)} answers are the same; AUROC needs both.")
+    if not len(y) or y.all() or not y.any():
+        raise ValueError(f"{prefix}: all {len(y)} answers are the same; AUROC needs both.")
     who = np.unique(subject_id, return_inverse=True)[1]
     n = who.max() + 1
     values, draws = areas(y, p, np.ones((1, len(y)))), areas(y, p, resamples(n)[:, who])
     out = {f"{prefix}.{name}": interval(v[0], d, n) for name, v, d in zip(("auroc", "auprc"), values, draws)}
-    return out | {f"{prefix}.brier": ratio((p - y) ** 2, np.ones(len(y)), who), f"{prefix}.prevalence": float(y.mean())}
+    return out | {
+        f"{prefix}.brier": ratio((p - y) ** 2, np.ones(len(y)), who),
+        f"{prefix}.prevalence": float(y.mean()),
+    }
+
 
 def calibration(
-    y, p, bins=10,
-    least=0, # that a bin's true or false answers, if there are any, must be, for a page that tells no small counts
-)->pd.DataFrame:
+    y,
+    p,
+    bins=10,
+    least=0,  # that a bin's true or false answers, if there are any, must be, for a page that tells no small counts
+) -> pd.DataFrame:
     "Mean predicted probability, share that came true and number, in bins of equally many answers: as many as `least` allows, perhaps none."
     t = pd.DataFrame({"y": np.asarray(y, float), "p": np.asarray(p, float)}).sort_values("p")
     for count in range(min(bins, len(t)), -1, -1):
         cut = np.arange(len(t) if count else 0) * count // len(t)
-        table = t.head(len(cut)).groupby(cut).agg(predicted=("p", "mean"), observed=("y", "mean"), n=("y", "size"))
+        table = (
+            t.head(len(cut))
+            .groupby(cut)
+            .agg(predicted=("p", "mean"), observed=("y", "mean"), n=("y", "size"))
+        )
         true = (table["observed"] * table["n"]).round()
-        if not (true.between(1, least - 1) | (table["n"] - true).between(1, least - 1)).any(): return table
+        if not (true.between(1, least - 1) | (table["n"] - true).between(1, least - 1)).any():
+            return table

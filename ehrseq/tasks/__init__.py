@@ -11,21 +11,43 @@ from typing import TYPE_CHECKING
 from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
+    from ehrseq.tasks.downstream import Downstream as Downstream
+    from ehrseq.tasks.downstream import few_shot as few_shot
+    from ehrseq.tasks.survival import Cox as Cox
+    from ehrseq.tasks.survival import Survival as Survival
     from ehrseq.tasks.task import (
         Task as Task,
+    )
+    from ehrseq.tasks.task import (
         TaskError as TaskError,
-        onset as onset,
-        progression as progression,
-        readmission as readmission,
-        mortality as mortality,
+    )
+    from ehrseq.tasks.task import (
         high_use as high_use,
+    )
+    from ehrseq.tasks.task import (
         histories as histories,
+    )
+    from ehrseq.tasks.task import (
         make_task as make_task,
+    )
+    from ehrseq.tasks.task import (
+        mortality as mortality,
+    )
+    from ehrseq.tasks.task import (
+        onset as onset,
+    )
+    from ehrseq.tasks.task import (
+        progression as progression,
+    )
+    from ehrseq.tasks.task import (
         read_labels as read_labels,
+    )
+    from ehrseq.tasks.task import (
+        readmission as readmission,
+    )
+    from ehrseq.tasks.task import (
         write_labels as write_labels,
     )
-    from ehrseq.tasks.downstream import Downstream as Downstream, few_shot as few_shot
-    from ehrseq.tasks.survival import Survival as Survival, Cox as Cox
 
 _NAMES = {
     "Task": "task",

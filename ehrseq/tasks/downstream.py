@@ -17,76 +17,104 @@ import torch.nn.functional as F
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import nn
 
-from ..scores.baselines import best_of, person_table, regressions, task_rivals
 from ..data.batch import Loader, recent_windows
 from ..encoders.encoder import encode
-from ..scores.metrics import binary_scores
 from ..objectives.mlm import Loss, Objective, device_of, examining
 from ..registry import choose
+from ..scores.baselines import best_of, person_table, regressions, task_rivals
+from ..scores.metrics import binary_scores
 from ..training.train import Settings, train
 
 # %% ../../nbs/6_tasks/20_downstream.ipynb #81c5c27f
 @dataclass(frozen=True)
 class Answers:
     "The answers of the windows of a batch (b …), what is known of the person (b s), and how many windows the whole batch has."
+
     values: torch.Tensor
     person: torch.Tensor
     total: int
 
-    def __len__(self): return len(self.values)
-    def to(self, device): return Answers(self.values.to(device), self.person.to(device), self.total)
-    def part(self, start, stop): return Answers(self.values[start:stop], self.person[start:stop], self.total)
+    def __len__(self):
+        return len(self.values)
+
+    def to(self, device):
+        return Answers(self.values.to(device), self.person.to(device), self.total)
+
+    def part(self, start, stop):
+        return Answers(self.values[start:stop], self.person[start:stop], self.total)
+
 
 @dataclass(frozen=True)
 class Covariates:
     "Age at the last event and sex, standardised on some rows: what an encoder of codes need not know, and any rival does."
+
     mean: tuple
     scale: tuple
 
     @classmethod
     def of(cls, cohort, rows):
         x = person_table(cohort)[rows]
-        scale = np.where(x.std(0) < 1e-3, 1e9, x.std(0))                                     # the same for all: nothing was learnt of others
+        scale = np.where(x.std(0) < 1e-3, 1e9, x.std(0))  # the same for all: nothing was learnt of others
         return cls(tuple(x.mean(0).tolist()), tuple(scale.tolist()))
 
-    def __call__(self, cohort)->torch.Tensor:
+    def __call__(self, cohort) -> torch.Tensor:
         "By subject id: (subjects 2)."
         out = torch.zeros(int(cohort.sequences.subject_id.max()) + 1, 2)
-        out[torch.tensor(cohort.sequences.subject_id)] = torch.from_numpy((person_table(cohort) - np.float32(self.mean)) / np.float32(self.scale))
+        out[torch.tensor(cohort.sequences.subject_id)] = torch.from_numpy(
+            (person_table(cohort) - np.float32(self.mean)) / np.float32(self.scale)
+        )
         return out
+
 
 class Question(Objective):
     "One answer a subject, asked of the patient vector. `answers` (subjects …) and `person` (subjects s; beside the vector): by `Batch.subject_id`. A question says what `answer(patient, answers)` gives: `nll` (b), and more, by name."
+
     def __init__(self, encoder, answers, outputs, person=None):
         super().__init__()
         person = torch.zeros(len(answers), 0) if person is None else person
         self.head = nn.Linear(encoder.config.hidden_dim + person.shape[1], outputs)
-        for name, known in (("answers", answers), ("person", person)): self.register_buffer(name, known, persistent=False)
+        for name, known in (("answers", answers), ("person", person)):
+            self.register_buffer(name, known, persistent=False)
 
     def prepare(self, batch, generator=None):
         who = batch.subject_id.to(self.answers.device)
         return batch, Answers(self.answers[who], self.person[who], len(batch))
 
-    def score(self, encoder, encoded, targets)->Loss:
-        value = self.answer(torch.cat([encoded.patient, targets.person], 1), targets.values)["nll"].sum() / targets.total
+    def score(self, encoder, encoded, targets) -> Loss:
+        value = (
+            self.answer(torch.cat([encoded.patient, targets.person], 1), targets.values)["nll"].sum()
+            / targets.total
+        )
         return Loss(value, {self.name: float(value.detach())})
 
-    def evaluate(self, encoder, loader)->pd.DataFrame:
+    def evaluate(self, encoder, loader) -> pd.DataFrame:
         "subject_id, and what `answer` gives, of every window."
         parts = []
         with examining(encoder, self):
             for batch in loader:
                 inputs, targets = self.prepare(batch.to(device_of(encoder)))
                 given = self.answer(torch.cat([encoder(inputs).patient, targets.person], 1), targets.values)
-                parts.append(pd.DataFrame({"subject_id": inputs.subject_id.cpu().numpy(), **{k: list(v.double().cpu().numpy()) for k, v in given.items()}}))
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "subject_id": inputs.subject_id.cpu().numpy(),
+                            **{k: list(v.double().cpu().numpy()) for k, v in given.items()},
+                        }
+                    )
+                )
         return pd.concat(parts, ignore_index=True)
 
-    def summary(self, frame): return {f"{self.name}.loss": frame["nll"].mean()}
+    def summary(self, frame):
+        return {f"{self.name}.loss": frame["nll"].mean()}
+
 
 class Outcome(Question):
     "Yes or no, by binary cross-entropy. Gives `nll` and `p`, the probability."
+
     name = "outcome"
-    def __init__(self, encoder, answers, person=None): super().__init__(encoder, torch.as_tensor(np.asarray(answers, np.float32)), 1, person)
+
+    def __init__(self, encoder, answers, person=None):
+        super().__init__(encoder, torch.as_tensor(np.asarray(answers, np.float32)), 1, person)
 
     @classmethod
     def of(cls, encoder, regression, cohort, person=None):
@@ -99,142 +127,291 @@ class Outcome(Question):
             question.head.bias[0] = float(fitted.intercept_[0] - weight @ scaler.mean_)
         return question.to(next(encoder.parameters()).device)
 
-    def answer(self, patient, answers)->dict:
+    def answer(self, patient, answers) -> dict:
         logits = self.head(patient)[:, 0].float()
-        return {"nll": F.binary_cross_entropy_with_logits(logits, answers, reduction="none"), "p": logits.sigmoid()}
+        return {
+            "nll": F.binary_cross_entropy_with_logits(logits, answers, reduction="none"),
+            "p": logits.sigmoid(),
+        }
 
 # %% ../../nbs/6_tasks/20_downstream.ipynb #a6eff319
 def with_adapters(encoder, rank=8):
     "The encoder, frozen, with trainable low-rank matrices beside its linear layers, in place. Raises `ValueError` for one without any, or without peft."
     names = [n for n, m in encoder.named_modules() if isinstance(m, nn.Linear)]
-    if not names: raise ValueError(f"{type(encoder).__name__} has no linear layer for LoRA to stand beside; use how='finetune'.")
-    try: from peft import LoraConfig, inject_adapter_in_model
-    except ImportError: raise ValueError("how='lora' needs peft: pip install 'ehrseq[finetune]'.") from None
+    if not names:
+        raise ValueError(
+            f"{type(encoder).__name__} has no linear layer for LoRA to stand beside; use how='finetune'."
+        )
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise ValueError("how='lora' needs peft: pip install 'ehrseq[finetune]'.") from None
     encoder.requires_grad_(False)
-    return inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names), encoder)
+    return inject_adapter_in_model(
+        LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names), encoder
+    )
 
 # %% ../../nbs/6_tasks/20_downstream.ipynb #2aa8025f
 class ShuffledWindows(Loader):
     "The most recent window of every row once an epoch, shuffled."
+
     def draw(self):
         rng = np.random.default_rng([self.seed, self.epoch])
-        return recent_windows(self.sequences, rng.permutation(self.rows), self.max_seq_length, int(rng.integers(2**31)))
+        return recent_windows(
+            self.sequences, rng.permutation(self.rows), self.max_seq_length, int(rng.integers(2**31))
+        )
 
-def tune(encoder, question, cohort, rows, watch, how, rate, epochs=10, batch_size=32, seed=0, target="cpu", progress=False)->tuple:
+
+def tune(
+    encoder,
+    question,
+    cohort,
+    rows,
+    watch,
+    how,
+    rate,
+    epochs=10,
+    batch_size=32,
+    seed=0,
+    target="cpu",
+    progress=False,
+) -> tuple:
     "A copy of the encoder, trained (`finetune`, or `lora`) on the objective `question(copy)` with `rows`, kept at its best on rows `watch`; and that objective."
     encoder, s = copy.deepcopy(encoder), cohort.sequences
     torch.manual_seed(seed)
-    if how == "lora": encoder = with_adapters(encoder)
+    if how == "lora":
+        encoder = with_adapters(encoder)
     asked, size = question(encoder), encoder.config.max_seq_length
-    train(encoder, asked, ShuffledWindows(s, rows, size, batch_size, seed), Loader(s, watch, size, 64, recent=True), Settings(epochs=epochs, learning_rate=rate, seed=seed), target, progress=progress)
+    train(
+        encoder,
+        asked,
+        ShuffledWindows(s, rows, size, batch_size, seed),
+        Loader(s, watch, size, 64, recent=True),
+        Settings(epochs=epochs, learning_rate=rate, seed=seed),
+        target,
+        progress=progress,
+    )
     return encoder, asked
 
-def row_vectors(encoder, cohort, rows)->np.ndarray:
+
+def row_vectors(encoder, cohort, rows) -> np.ndarray:
     "Patient vectors of rows of `cohort.sequences`, in their order: (rows h)."
-    vector = dict(zip(*encode(encoder, Loader(cohort.sequences, np.unique(rows), encoder.config.max_seq_length, 64, recent=True))))
+    vector = dict(
+        zip(
+            *encode(
+                encoder,
+                Loader(cohort.sequences, np.unique(rows), encoder.config.max_seq_length, 64, recent=True),
+            )
+        )
+    )
     return np.stack([vector[i] for i in cohort.sequences.subject_id[rows]])
 
-def ask(network, cohort, rows)->pd.DataFrame:
+
+def ask(network, cohort, rows) -> pd.DataFrame:
     "What a tuned encoder and its question (of `tune`) give for rows of `cohort.sequences`, in their order."
     encoder, question = network
-    frame = question.evaluate(encoder, Loader(cohort.sequences, rows, encoder.config.max_seq_length, 64, recent=True))
+    frame = question.evaluate(
+        encoder, Loader(cohort.sequences, rows, encoder.config.max_seq_length, 64, recent=True)
+    )
     return frame.set_index("subject_id").loc[cohort.sequences.subject_id[rows]]
 
 # %% ../../nbs/6_tasks/20_downstream.ipynb #450abd3e
-HOW = {"probe": (1e-4, 1e-3, 1e-2, 1e-1), "finetune": (1e-4, 3e-4, 1e-3, 3e-3), "lora": (3e-4, 1e-3, 3e-3, 1e-2)}   # inverse penalties; learning rates
+HOW = {
+    "probe": (1e-4, 1e-3, 1e-2, 1e-1),
+    "finetune": (1e-4, 3e-4, 1e-3, 3e-3),
+    "lora": (3e-4, 1e-3, 3e-3, 1e-2),
+}  # inverse penalties; learning rates
+
 
 class Downstream(ClassifierMixin, BaseEstimator):
     """A yes-or-no question to an encoder. `fit(rows, y)` and `predict_proba(rows)` take rows of `cohort.sequences` (n) or (n 1); the encoder given is left as it is.
     `person`: age and sex stand beside the vector. With `valid=(rows, y)` the setting is chosen by AUROC there, and training keeps its best evaluation; without, the second setting is taken."""
-    def __init__(self, encoder=None, cohort=None, how="probe", epochs=10, batch_size=32, settings=None, person=False, seed=0, target="cpu", progress=False):
-        self.encoder, self.cohort, self.how, self.epochs, self.batch_size, self.settings, self.person, self.seed, self.target, self.progress = encoder, cohort, how, epochs, batch_size, settings, person, seed, target, progress
+
+    def __init__(
+        self,
+        encoder=None,
+        cohort=None,
+        how="probe",
+        epochs=10,
+        batch_size=32,
+        settings=None,
+        person=False,
+        seed=0,
+        target="cpu",
+        progress=False,
+    ):
+        (
+            self.encoder,
+            self.cohort,
+            self.how,
+            self.epochs,
+            self.batch_size,
+            self.settings,
+            self.person,
+            self.seed,
+            self.target,
+            self.progress,
+        ) = encoder, cohort, how, epochs, batch_size, settings, person, seed, target, progress
 
     def fit(self, rows, y, valid=None):
         "Raises `ValueError` for a single class, an unknown `how`, or rows that are not there."
         settings, rows, y = self.settings or choose(self.how, HOW, "how"), self._rows(rows), np.asarray(y)
-        if len(y) != len(rows): raise ValueError(f"{len(rows)} rows and {len(y)} answers; expected one each.")
+        if len(y) != len(rows):
+            raise ValueError(f"{len(rows)} rows and {len(y)} answers; expected one each.")
         self.classes_ = np.unique(y)
-        if len(self.classes_) != 2: raise ValueError(f"the answers are all {self.classes_[:1]}; expected two classes." if len(self.classes_) < 2 else f"{len(self.classes_)} classes; expected two.")
+        if len(self.classes_) != 2:
+            raise ValueError(
+                f"the answers are all {self.classes_[:1]}; expected two classes."
+                if len(self.classes_) < 2
+                else f"{len(self.classes_)} classes; expected two."
+            )
         self.covariates_ = Covariates.of(self.cohort, rows) if self.person else None
-        yes, held = y == self.classes_[1], valid and (self._rows(valid[0]), np.asarray(valid[1]) == self.classes_[1])
-        self._fit_probe(settings, rows, yes, held) if self.how == "probe" else self._fit_network(settings, rows, yes, held)
+        yes, held = (
+            y == self.classes_[1],
+            valid and (self._rows(valid[0]), np.asarray(valid[1]) == self.classes_[1]),
+        )
+        self._fit_probe(settings, rows, yes, held) if self.how == "probe" else self._fit_network(
+            settings, rows, yes, held
+        )
         return self
 
     def _rows(self, rows):
         out = np.asarray(rows).reshape(-1)
-        if not np.issubdtype(out.dtype, np.integer) or len(out) and not (0 <= out.min() and out.max() < len(self.cohort.sequences)): raise ValueError(f"rows: expected positions 0 … {len(self.cohort.sequences) - 1} of the cohort's sequences.")
+        if (
+            not np.issubdtype(out.dtype, np.integer)
+            or len(out)
+            and not (0 <= out.min() and out.max() < len(self.cohort.sequences))
+        ):
+            raise ValueError(
+                f"rows: expected positions 0 … {len(self.cohort.sequences) - 1} of the cohort's sequences."
+            )
         return out
 
     def _vectors(self, rows):
         x = row_vectors(self.encoder, self.cohort, rows)
-        return x if self.covariates_ is None else np.hstack([x, self._known()[self.cohort.sequences.subject_id[rows]]])
+        return (
+            x
+            if self.covariates_ is None
+            else np.hstack([x, self._known()[self.cohort.sequences.subject_id[rows]]])
+        )
 
-    def _known(self): return self.covariates_ and self.covariates_(self.cohort)
+    def _known(self):
+        return self.covariates_ and self.covariates_(self.cohort)
 
     def _fit_probe(self, settings, rows, yes, held):
         models = regressions(settings)
         x = self._vectors(np.concatenate([rows, held[0]]) if held else rows)
-        if held: best = best_of(models, x, np.concatenate([yes, held[1]]), np.arange(len(rows)), np.arange(len(rows), len(x)))
-        else: best = models[min(1, len(models) - 1)].fit(x, yes)
+        if held:
+            best = best_of(
+                models, x, np.concatenate([yes, held[1]]), np.arange(len(rows)), np.arange(len(rows), len(x))
+            )
+        else:
+            best = models[min(1, len(models) - 1)].fit(x, yes)
         self.network_ = self.encoder, Outcome.of(self.encoder, best, self.cohort, self._known())
 
     def _fit_network(self, settings, rows, yes, held):
         from sklearn.metrics import roc_auc_score
+
         tried = []
-        for rate in settings if held else settings[min(1, len(settings) - 1):][:1]:
+        for rate in settings if held else settings[min(1, len(settings) - 1) :][:1]:
             network = self._train(rate, rows, yes, held)
-            tried.append((roc_auc_score(held[1], ask(network, self.cohort, held[0])["p"]) if held else 0.0, network))
+            tried.append(
+                (roc_auc_score(held[1], ask(network, self.cohort, held[0])["p"]) if held else 0.0, network)
+            )
         self.network_ = max(tried, key=lambda t: t[0])[1]
 
     def _train(self, rate, rows, yes, held):
         answers = np.zeros(int(self.cohort.sequences.subject_id.max()) + 1, np.float32)
-        for r, v in ((rows, yes), *([held] if held else [])): answers[self.cohort.sequences.subject_id[r]] = v
-        return tune(self.encoder, lambda e: Outcome(e, answers, self._known()), self.cohort, rows, held[0] if held else rows, self.how, rate, self.epochs, self.batch_size, self.seed, self.target, self.progress)
+        for r, v in ((rows, yes), *([held] if held else [])):
+            answers[self.cohort.sequences.subject_id[r]] = v
+        return tune(
+            self.encoder,
+            lambda e: Outcome(e, answers, self._known()),
+            self.cohort,
+            rows,
+            held[0] if held else rows,
+            self.how,
+            rate,
+            self.epochs,
+            self.batch_size,
+            self.seed,
+            self.target,
+            self.progress,
+        )
 
-    def predict_proba(self, rows)->np.ndarray:
+    def predict_proba(self, rows) -> np.ndarray:
         "The probability of each class: (rows 2)."
         p = ask(self.network_, self.cohort, self._rows(rows))["p"].to_numpy()
         return np.stack([1 - p, p], 1)
 
-    def predict(self, rows)->np.ndarray: return self.classes_[(self.predict_proba(rows)[:, 1] >= 0.5).astype(int)]
+    def predict(self, rows) -> np.ndarray:
+        return self.classes_[(self.predict_proba(rows)[:, 1] >= 0.5).astype(int)]
 
 # %% ../../nbs/6_tasks/20_downstream.ipynb #612815d0
 BANDS = ("under 40", "40–64", "65 and over")
 
-def subgroups(cohort, rows)->dict:
+
+def subgroups(cohort, rows) -> dict:
     "Name → rows: all, by sex, and by age at the last event."
-    age, sex = cohort.sequences.age_days[cohort.sequences.offsets[1:][rows] - 1] / 365.25, cohort.subjects["sex"].to_numpy()[rows]
-    band = np.where(cohort.subjects["birth"].notna().to_numpy()[rows], np.array(BANDS)[np.digitize(age, [40, 65])], "")
-    return {"all": rows, **{f"sex {s}": rows[sex == s] for s in sorted(set(sex[pd.notna(sex)]))}, **{b: rows[band == b] for b in BANDS if (band == b).any()}}
+    age, sex = (
+        cohort.sequences.age_days[cohort.sequences.offsets[1:][rows] - 1] / 365.25,
+        cohort.subjects["sex"].to_numpy()[rows],
+    )
+    band = np.where(
+        cohort.subjects["birth"].notna().to_numpy()[rows], np.array(BANDS)[np.digitize(age, [40, 65])], ""
+    )
+    return {
+        "all": rows,
+        **{f"sex {s}": rows[sex == s] for s in sorted(set(sex[pd.notna(sex)]))},
+        **{b: rows[band == b] for b in BANDS if (band == b).any()},
+    }
+
 
 def leaderboard(
     task,
-    cohort, # of `task.cohort`
-    estimators, # name → an unfitted `Downstream`
-    fewest=10, # true and false answers that a subgroup must have to be scored
-)->tuple:
+    cohort,  # of `task.cohort`
+    estimators,  # name → an unfitted `Downstream`
+    fewest=10,  # true and false answers that a subgroup must have to be scored
+) -> tuple:
     "A table (name, group, score, value, low, high, n) on test patients, all labels of a patient drawn together, and the probabilities (name → rows of the test split)."
     answer, owner = (x[cohort.sequences.subject_id] for x in (task.y, task.labels["subject_id"].to_numpy()))
     train_rows, valid, test = (cohort.rows(s) for s in ("train", "valid", "test"))
-    found = {name: e.fit(train_rows, answer[train_rows], (valid, answer[valid])).predict_proba(test)[:, 1] for name, e in estimators.items()}
+    found = {
+        name: e.fit(train_rows, answer[train_rows], (valid, answer[valid])).predict_proba(test)[:, 1]
+        for name, e in estimators.items()
+    }
     found |= {name: p[test] for name, p in task_rivals(cohort, task.y).items()}
     table, groups = [], subgroups(cohort, test)
     for name, p in found.items():
         for group, rows in groups.items():
             here = np.isin(test, rows)
-            if min(answer[rows].sum(), (~answer[rows]).sum()) < fewest and group != "all": continue
+            if min(answer[rows].sum(), (~answer[rows]).sum()) < fewest and group != "all":
+                continue
             for score, v in binary_scores(answer[rows], p[here], owner[rows], "x").items():
-                if isinstance(v, dict): table.append({"name": name, "group": group, "score": score.removeprefix("x."), **v})
+                if isinstance(v, dict):
+                    table.append({"name": name, "group": group, "score": score.removeprefix("x."), **v})
     return pd.DataFrame(table), found
 
 # %% ../../nbs/6_tasks/20_downstream.ipynb #d12ca645
-def few_shot(fit_predict, rows, y, test, answers, sizes=(8, 32, 128, None), draws=5, seed=0)->pd.DataFrame:
+def few_shot(fit_predict, rows, y, test, answers, sizes=(8, 32, 128, None), draws=5, seed=0) -> pd.DataFrame:
     "labels, draw and auroc. `fit_predict(rows, y)` → probabilities of the `test` rows; `y` and `answers` are those of `rows` and `test`."
     from sklearn.metrics import roc_auc_score
+
     rng, out, y = np.random.default_rng(seed), [], np.asarray(y, bool)
     for size in sizes:
         for draw in range(draws if size else 1):
-            if size and size >= len(rows): continue
-            pick = np.concatenate([rng.permutation(np.flatnonzero(y == v))[:size // 2] for v in (True, False)]) if size else np.arange(len(rows))
-            out.append({"labels": len(pick), "draw": draw, "auroc": roc_auc_score(answers, fit_predict(rows[pick], y[pick]))})
+            if size and size >= len(rows):
+                continue
+            pick = (
+                np.concatenate([rng.permutation(np.flatnonzero(y == v))[: size // 2] for v in (True, False)])
+                if size
+                else np.arange(len(rows))
+            )
+            out.append(
+                {
+                    "labels": len(pick),
+                    "draw": draw,
+                    "auroc": roc_auc_score(answers, fit_predict(rows[pick], y[pick])),
+                }
+            )
     return pd.DataFrame(out)

@@ -15,100 +15,147 @@ import torch
 from tqdm.std import tqdm
 
 from ..data.batch import Loader
-from ..scores.disclosure import CountedError
 from ..data.moments import in_the_future
-from ..scores.metrics import binary_scores, blocks, disease_groups, jackknife, ratio
-from ..registry import choose
 from ..data.vocab import FIRST_CODE
+from ..registry import choose
+from ..scores.disclosure import CountedError
+from ..scores.metrics import binary_scores, blocks, disease_groups, jackknife, ratio
 
 # %% ../../nbs/6_tasks/40_phenotypes.ipynb #9a708c0c
-METHODS = {"kmeans": tuple(range(2, 13)), "hdbscan": (0.01, 0.02, 0.05, 0.1)}   # numbers of clusters; smallest clusters, as shares of the patients
+METHODS = {
+    "kmeans": tuple(range(2, 13)),
+    "hdbscan": (0.01, 0.02, 0.05, 0.1),
+}  # numbers of clusters; smallest clusters, as shares of the patients
+
 
 @dataclass(frozen=True)
 class Clusters:
     "Labels (n; -1: left out), how they were found, and every setting that was tried: clusters, left_out, silhouette, stability, chosen."
+
     labels: np.ndarray
     method: str
     tried: pd.DataFrame
 
     @property
-    def chosen(self)->dict: return self.tried[self.tried["chosen"]].iloc[0].to_dict()
+    def chosen(self) -> dict:
+        return self.tried[self.tried["chosen"]].iloc[0].to_dict()
+
 
 def _cluster(method, setting, x, seed, starts):
     if method == "kmeans":
         from sklearn.cluster import KMeans
+
         return KMeans(setting, n_init=starts, random_state=seed).fit_predict(x)
     from sklearn.cluster import HDBSCAN
+
     return HDBSCAN(min_cluster_size=max(5, round(setting * len(x))), copy=True).fit_predict(x)
 
 # %% ../../nbs/6_tasks/40_phenotypes.ipynb #d2432b78
-def stability(x, labels, again, draws=20, seed=0)->float:
+def stability(x, labels, again, draws=20, seed=0) -> float:
     "Mean ARI of `labels` (n) with those that clusterings `again(sample)` of bootstrap samples of `x` (n h) hand to everybody."
     from sklearn.metrics import adjusted_rand_score
     from sklearn.neighbors import KNeighborsClassifier
+
     rng, found = np.random.default_rng(seed), []
     for _ in range(draws):
         sample = x[rng.integers(0, len(x), len(x))]
-        found.append(adjusted_rand_score(labels, KNeighborsClassifier(1).fit(sample, again(sample)).predict(x)))
+        found.append(
+            adjusted_rand_score(labels, KNeighborsClassifier(1).fit(sample, again(sample)).predict(x))
+        )
     return float(np.mean(found))
 
+
 def discover(
-    vectors, # (n h), as they are
-    method="kmeans", # or "hdbscan"
-    settings=None, # of the method; default: those of `METHODS`
-    least=0.6, # stability that a setting must have, if any has it
+    vectors,  # (n h), as they are
+    method="kmeans",  # or "hdbscan"
+    settings=None,  # of the method; default: those of `METHODS`
+    least=0.6,  # stability that a setting must have, if any has it
     draws=20,
     seed=0,
-)->Clusters:
+) -> Clusters:
     "Clusters, their number chosen by silhouette among stable settings. Raises `ValueError` for too few patients, or where HDBSCAN finds no two groups."
     from sklearn.metrics import silhouette_score
+
     x, rows, labels = np.asarray(vectors, float), [], {}
     settings = choose(method, METHODS, "method") if settings is None else settings
     for setting in (s for s in settings if method != "kmeans" or s < len(x)):
         found = _cluster(method, setting, x, seed, 10)
         kept, groups = found >= 0, len(set(found[found >= 0]))
-        if not 2 <= groups < kept.sum(): continue
+        if not 2 <= groups < kept.sum():
+            continue
         labels[setting] = found
-        rows.append({"setting": setting, "clusters": groups, "left_out": float(1 - kept.mean()), "silhouette": float(silhouette_score(x[kept], found[kept])),
-                     "stability": stability(x, found, lambda sample: _cluster(method, setting, sample, seed, 3), draws, seed)})
-    if not rows: raise CountedError(f"{method}: no two groups with settings {', '.join(map(str, settings))}", {"patients": len(x)})
+        rows.append(
+            {
+                "setting": setting,
+                "clusters": groups,
+                "left_out": float(1 - kept.mean()),
+                "silhouette": float(silhouette_score(x[kept], found[kept])),
+                "stability": stability(
+                    x, found, lambda sample: _cluster(method, setting, sample, seed, 3), draws, seed
+                ),
+            }
+        )
+    if not rows:
+        raise CountedError(
+            f"{method}: no two groups with settings {', '.join(map(str, settings))}", {"patients": len(x)}
+        )
     tried = pd.DataFrame(rows)
     stable = tried["stability"] >= min(least, tried["stability"].max())
     tried["chosen"] = tried.index == tried["silhouette"].where(stable).idxmax()
     return Clusters(labels[tried.loc[tried["chosen"], "setting"].iloc[0]], method, tried)
 
 # %% ../../nbs/6_tasks/40_phenotypes.ipynb #eefc1072
-def agreement(labels, answers)->dict:
+def agreement(labels, answers) -> dict:
     "`ari` and `nmi` of two groupings (n), with intervals over patients."
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-    a, b = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (labels, answers))
-    return {name: jackknife(lambda i: score(b[i], a[i]), len(a)) for name, score in (("ari", adjusted_rand_score), ("nmi", normalized_mutual_info_score))}
 
-def disease_matrix(cohort, rows)->pd.DataFrame:
+    a, b = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (labels, answers))
+    return {
+        name: jackknife(lambda i: score(b[i], a[i]), len(a))
+        for name, score in (("ari", adjusted_rand_score), ("nmi", normalized_mutual_info_score))
+    }
+
+
+def disease_matrix(cohort, rows) -> pd.DataFrame:
     "Which disease groups the patients of `rows` have: yes or no (rows groups); groups that nobody has left out."
     g = disease_groups(cohort.conditions)
-    t = pd.crosstab(g["subject_id"], g["group"]).astype(bool).reindex(cohort.sequences.subject_id[rows], fill_value=False)
+    t = (
+        pd.crosstab(g["subject_id"], g["group"])
+        .astype(bool)
+        .reindex(cohort.sequences.subject_id[rows], fill_value=False)
+    )
     return t.loc[:, t.any()]
 
-def separation(vectors, having, fewest=10)->pd.DataFrame:
+
+def separation(vectors, having, fewest=10) -> pd.DataFrame:
     "disease, patients, and auroc with its interval, of every disease that `fewest` have and `fewest` have not; best first."
     x, rows = np.asarray(vectors, float), []
     for name, y in having.items():
         y = y.to_numpy()
-        if min(y.sum(), (~y).sum()) < max(2, fewest): continue
+        if min(y.sum(), (~y).sum()) < max(2, fewest):
+            continue
         far = []
         for side in (~y, y):
-            mean = (x[side].sum(0) - x * side[:, None]) / (side.sum() - side)[:, None]             # without oneself
+            mean = (x[side].sum(0) - x * side[:, None]) / (side.sum() - side)[:, None]  # without oneself
             far.append(np.linalg.norm(x - mean, axis=1))
-        rows.append({"disease": name, "patients": int(y.sum()), **binary_scores(y, far[0] - far[1], np.arange(len(y)), "x")["x.auroc"]})
-    return pd.DataFrame(rows, columns=["disease", "patients", "value", "low", "high", "n"]).sort_values("value", ascending=False, ignore_index=True)
+        rows.append(
+            {
+                "disease": name,
+                "patients": int(y.sum()),
+                **binary_scores(y, far[0] - far[1], np.arange(len(y)), "x")["x.auroc"],
+            }
+        )
+    return pd.DataFrame(rows, columns=["disease", "patients", "value", "low", "high", "n"]).sort_values(
+        "value", ascending=False, ignore_index=True
+    )
 
 # %% ../../nbs/6_tasks/40_phenotypes.ipynb #cab7bf7f
-def retrieval(near, having, k=10)->dict:
+def retrieval(near, having, k=10) -> dict:
     "`precision_at_10` (or `k`) and `mrr` by shared disease, of all who have one, with intervals. `near`: how alike, higher is nearer, (n n) or a function of some rows."
     y = having.to_numpy().astype(np.float32)
     asking, found = np.flatnonzero(y.any(1)), []
-    if not len(asking): raise CountedError("no patient has a disease of the list; nothing to look for", {"patients": len(y)})
+    if not len(asking):
+        raise CountedError("no patient has a disease of the list; nothing to look for", {"patients": len(y)})
     for some in blocks(asking):
         alike = np.array(near(some) if callable(near) else near[some], float)
         alike[np.arange(len(some)), some] = -np.inf
@@ -118,6 +165,7 @@ def retrieval(near, having, k=10)->dict:
     one, who = np.ones(len(asking)), np.arange(len(asking))
     return {f"precision_at_{k}": ratio(precision, one, who), "mrr": ratio(first, one, who)}
 
+
 def likeness(vectors):
     "A function of some rows: their cosines with every vector (rows n)."
     unit = np.asarray(vectors, float)
@@ -126,66 +174,104 @@ def likeness(vectors):
 
 # %% ../../nbs/6_tasks/40_phenotypes.ipynb #7ca3058e
 @torch.no_grad()
-def visit_vectors(encoder, cohort, rows, most=20)->list:
+def visit_vectors(encoder, cohort, rows, most=20) -> list:
     "Of each row, the last `most` visits of its most recent window: vectors (visits h), means over the codes, and years before the last of them (visits)."
     encoder.eval()
     device, out = next(encoder.parameters()).device, {}
     for batch in Loader(cohort.sequences, rows, encoder.config.max_seq_length, 64, recent=True):
         tokens = encoder(batch.to(device)).tokens.float().cpu()
         for i, who in enumerate(batch.subject_id.tolist()):
-            real = (batch.codes[i] >= FIRST_CODE) & batch.mask[i] if (batch.codes[i] >= FIRST_CODE).any() else batch.mask[i]
+            real = (
+                (batch.codes[i] >= FIRST_CODE) & batch.mask[i]
+                if (batch.codes[i] >= FIRST_CODE).any()
+                else batch.mask[i]
+            )
             visit, day = batch.visits[i][real], batch.days[i][real].double()
             at = torch.unique(visit)[-most:]
-            mine = (visit == at[:, None]).double()                                                   # visits t
+            mine = (visit == at[:, None]).double()  # visits t
             mine /= mine.sum(1, keepdim=True)
-            out[who] = ((mine @ tokens[i][real].double()).numpy(), ((day.max() - mine @ day).clamp(min=0) / 365.25).numpy())
+            out[who] = (
+                (mine @ tokens[i][real].double()).numpy(),
+                ((day.max() - mine @ day).clamp(min=0) / 365.25).numpy(),
+            )
     return [out[who] for who in cohort.sequences.subject_id[rows].tolist()]
 
-def transport(paths, per_year=0.1, progress=False)->np.ndarray:
+
+def transport(paths, per_year=0.1, progress=False) -> np.ndarray:
     "The cost of turning each path of `visit_vectors` into each other: (n n). Raises `ValueError` without POT."
-    try: import ot
-    except ImportError: raise ValueError("trajectories need POT: pip install 'ehrseq[phenotypes]'.") from None
+    try:
+        import ot
+    except ImportError:
+        raise ValueError("trajectories need POT: pip install 'ehrseq[phenotypes]'.") from None
     some = np.concatenate([v[:: max(1, len(v) // 5)] for v, _ in paths])[:2000]
     unit = float(np.median(torch.pdist(torch.from_numpy(some)).numpy())) or 1.0
     cost, tensors = np.zeros((len(paths), len(paths))), [torch.from_numpy(v) for v, _ in paths]
     for i in tqdm(range(len(paths)), desc="transport", disable=not progress, ncols=88):
         for j in range(i):
-            move = torch.cdist(tensors[i], tensors[j]).numpy() / unit + per_year * np.abs(paths[i][1][:, None] - paths[j][1][None])
+            move = torch.cdist(tensors[i], tensors[j]).numpy() / unit + per_year * np.abs(
+                paths[i][1][:, None] - paths[j][1][None]
+            )
             cost[i, j] = cost[j, i] = ot.emd2([], [], move)
     return cost
 
 # %% ../../nbs/6_tasks/40_phenotypes.ipynb #defeec1f
-def characterise(cohort, rows, labels, fewest=11)->pd.DataFrame:
+def characterise(cohort, rows, labels, fewest=11) -> pd.DataFrame:
     "cluster, code, name, kind, inside and outside (shares of patients that ever had the code), odds_ratio and q, of every cluster and code; smallest q first."
     from scipy.stats import false_discovery_control, hypergeom
+
     s, labels = cohort.sequences, np.asarray(labels)
     had = np.stack([np.bincount(s.patient(r)["code"], minlength=cohort.vocab.size) > 0 for r in rows])
     codes = np.flatnonzero(had.sum(0) >= fewest)
     codes, n, out = codes[codes >= FIRST_CODE], len(rows), []
-    if not len(codes): raise ValueError(f"no code that {fewest} of {n} patients have; nothing to tell the clusters apart by.")
+    if not len(codes):
+        raise ValueError(
+            f"no code that {fewest} of {n} patients have; nothing to tell the clusters apart by."
+        )
     for c in sorted(set(labels[labels >= 0].tolist())):
         me = labels == c
         a, all_ = had[me][:, codes].sum(0), had[:, codes].sum(0)
         tail = np.minimum(hypergeom.cdf(a, n, all_, me.sum()), hypergeom.sf(a - 1, n, all_, me.sum()))
         odds = (a + 0.5) * (n - me.sum() - all_ + a + 0.5) / ((me.sum() - a + 0.5) * (all_ - a + 0.5))
-        out.append(pd.DataFrame({"cluster": c, "code": cohort.vocab.decode(codes), "name": cohort.vocab.names(codes), "kind": cohort.vocab.kinds_of(codes),
-                                 "inside": a / me.sum(), "outside": (all_ - a) / max(1, n - me.sum()), "odds_ratio": odds, "q": np.minimum(1, 2 * tail)}))
+        out.append(
+            pd.DataFrame(
+                {
+                    "cluster": c,
+                    "code": cohort.vocab.decode(codes),
+                    "name": cohort.vocab.names(codes),
+                    "kind": cohort.vocab.kinds_of(codes),
+                    "inside": a / me.sum(),
+                    "outside": (all_ - a) / max(1, n - me.sum()),
+                    "odds_ratio": odds,
+                    "q": np.minimum(1, 2 * tail),
+                }
+            )
+        )
     t = pd.concat(out, ignore_index=True)
-    return t.assign(q=false_discovery_control(t["q"])).sort_values(["q", "odds_ratio"], ascending=[True, False], ignore_index=True)
+    return t.assign(q=false_discovery_control(t["q"])).sort_values(
+        ["q", "odds_ratio"], ascending=[True, False], ignore_index=True
+    )
 
-def lifetimes(cohort, rows)->tuple:
+
+def lifetimes(cohort, rows) -> tuple:
     "Ages (years) at death or at the last day of the cohort, where dates are shifted at the own last day; and who died: (rows), (rows). When somebody's record begins is not looked at."
     p, s = cohort.subjects.iloc[rows], cohort.sequences
     end = pd.Timestamp(np.datetime64(int(s.day.max()), "D"))
-    own = pd.Series(s.day[np.maximum(s.offsets[np.asarray(rows) + 1] - 1, 0)].astype("int64").astype("datetime64[D]").astype("datetime64[s]"), p.index)
+    own = pd.Series(
+        s.day[np.maximum(s.offsets[np.asarray(rows) + 1] - 1, 0)]
+        .astype("int64")
+        .astype("datetime64[D]")
+        .astype("datetime64[s]"),
+        p.index,
+    )
     end = own.where(p["death"].isna(), p["death"]) if in_the_future(end) else pd.Series(end, p.index)
     dead = p["death"].notna() & (p["death"] <= end + np.timedelta64(1, "D"))
     return ((p["death"].where(dead, end) - p["birth"]).dt.days / 365.25).to_numpy(), dead.to_numpy()
 
 # %% ../../nbs/6_tasks/40_phenotypes.ipynb #afd5e300
-def profile(cohort, rows, labels, significant=0.05, common=0.2)->pd.DataFrame:
+def profile(cohort, rows, labels, significant=0.05, common=0.2) -> pd.DataFrame:
     "A row a cluster, the largest first: patients, age (median and quartiles at the end), male, died, visits (median), `more` (up to three disorders above the rest; where there is none, findings), `less`, codes (significant), and p of a log-rank test of the lifetimes against all others."
     from scipy.stats import CensoredData, logrank
+
     labels, t, (age, dead) = np.asarray(labels), characterise(cohort, rows, labels), lifetimes(cohort, rows)
     visits = np.array([cohort.sequences.visit[cohort.sequences.offsets[r + 1] - 1] + 1 for r in rows])
     male, out = (cohort.subjects["sex"].to_numpy()[rows] == "M"), []
@@ -194,28 +280,57 @@ def profile(cohort, rows, labels, significant=0.05, common=0.2)->pd.DataFrame:
         me, mine = labels == c, t[(t["cluster"] == c) & (t["q"] < significant)]
         said = mine[(mine["kind"] == "condition") & (mine[["inside", "outside"]].max(axis=1) >= common)]
         disorders = said[said["name"].str.contains("(disorder)", regex=False)]
-        best = lambda side: ", ".join(dict.fromkeys(n.partition(" (")[0] for n in side["name"].head(3))) or "–"
-        up, down = ((part if len(part := side(disorders)) else side(said)) for side in (lambda t: t[t["odds_ratio"] > 1].sort_values("odds_ratio", ascending=False), lambda t: t[t["odds_ratio"] < 1].sort_values("odds_ratio")))
+        best = lambda side: (
+            ", ".join(dict.fromkeys(n.partition(" (")[0] for n in side["name"].head(3))) or "–"
+        )
+        up, down = (
+            (part if len(part := side(disorders)) else side(said))
+            for side in (
+                lambda t: t[t["odds_ratio"] > 1].sort_values("odds_ratio", ascending=False),
+                lambda t: t[t["odds_ratio"] < 1].sort_values("odds_ratio"),
+            )
+        )
         q1, q2, q3 = np.quantile(age[me], [0.25, 0.5, 0.75])
-        out.append({"cluster": c, "patients": int(me.sum()), "age": f"{q2:.0f} ({q1:.0f}–{q3:.0f})", "male": male[me].mean(), "died": dead[me].mean(), "visits": float(np.median(visits[me])),
-                    "more": best(up), "less": best(down), "codes": len(mine),
-                    "p": float(logrank(censored(me), censored(~me)).pvalue) if dead[me].any() and dead[~me].any() and (~me).any() else np.nan})
+        out.append(
+            {
+                "cluster": c,
+                "patients": int(me.sum()),
+                "age": f"{q2:.0f} ({q1:.0f}–{q3:.0f})",
+                "male": male[me].mean(),
+                "died": dead[me].mean(),
+                "visits": float(np.median(visits[me])),
+                "more": best(up),
+                "less": best(down),
+                "codes": len(mine),
+                "p": float(logrank(censored(me), censored(~me)).pvalue)
+                if dead[me].any() and dead[~me].any() and (~me).any()
+                else np.nan,
+            }
+        )
     return pd.DataFrame(out).sort_values("patients", ascending=False, ignore_index=True)
 
 # %% ../../nbs/6_tasks/40_phenotypes.ipynb #de41cf3c
 def phenotype_scores(
-    vectors, # (n h), as they are
-    having, # of `disease_matrix`
-    disease, # main disease (n)
+    vectors,  # (n h), as they are
+    having,  # of `disease_matrix`
+    disease,  # main disease (n)
     prefix="phenotypes",
-    settings=range(5, 13), # numbers of clusters to choose from
+    settings=range(5, 13),  # numbers of clusters to choose from
     draws=20,
-)->tuple:
+) -> tuple:
     "Flat scores (clusters, silhouette, davies_bouldin, stability, ari, nmi, separation, precision_at_10, mrr) and the `Clusters` (k-means: nobody is left out)."
     from sklearn.metrics import davies_bouldin_score, silhouette_samples
+
     x, c = np.asarray(vectors, float), discover(vectors, settings=settings, draws=draws)
     told, who = separation(x, having), np.arange(len(x))
-    out = {"clusters": int(c.chosen["clusters"]), "stability": c.chosen["stability"], "silhouette": ratio(silhouette_samples(x, c.labels), np.ones(len(x)), who),
-           "davies_bouldin": jackknife(lambda i: davies_bouldin_score(x[i], c.labels[i]), len(x)), **agreement(c.labels, disease), **retrieval(likeness(x), having)}
-    if len(told): out["separation"] = float(told["value"].mean())
+    out = {
+        "clusters": int(c.chosen["clusters"]),
+        "stability": c.chosen["stability"],
+        "silhouette": ratio(silhouette_samples(x, c.labels), np.ones(len(x)), who),
+        "davies_bouldin": jackknife(lambda i: davies_bouldin_score(x[i], c.labels[i]), len(x)),
+        **agreement(c.labels, disease),
+        **retrieval(likeness(x), having),
+    }
+    if len(told):
+        out["separation"] = float(told["value"].mean())
     return {f"{prefix}.{k}": v for k, v in out.items()}, c

@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from ..training.checkpoint import from_pretrained, save_pretrained
-from .downstream import Covariates, Outcome, ask
-from ..encoders.encoder import MeanPooled
 from ..data.sequences import tokenize
+from ..encoders.encoder import MeanPooled
+from .downstream import Covariates, Outcome, ask
 from .survival import Hazards, at_times
 from .task import histories, moments, timeline
+from ..training.checkpoint import from_pretrained, save_pretrained
 
 # %% ../../nbs/6_tasks/25_saved.ipynb #b3e05c38
-def merged(encoder)->nn.Module:
+def merged(encoder) -> nn.Module:
     "A copy in which LoRA's matrices have become part of the layers they stood beside."
     out = copy.deepcopy(encoder)
     for name, m in [(n, m) for n, m in out.named_modules() if hasattr(m, "base_layer")]:
@@ -34,81 +34,135 @@ def merged(encoder)->nn.Module:
 # %% ../../nbs/6_tasks/25_saved.ipynb #06606139
 def save_tuned(
     folder,
-    model, # a fitted `Downstream` or `Survival`
+    model,  # a fitted `Downstream` or `Survival`
     vocab,
-    name, # of the encoder, as in the registry
-    question, # in words, or a dictionary: what was asked, of whom, and how well it is answered
-    lookback=None, # days of history that it was asked with
-    extra=None, # more for config.json: the `data` of the run, for instance
+    name,  # of the encoder, as in the registry
+    question,  # in words, or a dictionary: what was asked, of whom, and how well it is answered
+    lookback=None,  # days of history that it was asked with
+    extra=None,  # more for config.json: the `data` of the run, for instance
     card="",
-)->Path:
+) -> Path:
     "Write a tuned encoder with its head. The labels it learnt from stay behind."
     encoder, asked = model.network_
     pooled = isinstance(encoder, MeanPooled)
     cuts = [float(c) for c in asked.cuts[:-1]] if isinstance(asked, Hazards) else None
-    save_pretrained(folder, merged(encoder.encoder if pooled else encoder), vocab, name, asked, {"question": {"kind": asked.name, "cuts": cuts, "mean_pooled": pooled, "person": model.covariates_ and vars(model.covariates_), "lookback": lookback, "asked": question}, **(extra or {})}, card)
+    save_pretrained(
+        folder,
+        merged(encoder.encoder if pooled else encoder),
+        vocab,
+        name,
+        asked,
+        {
+            "question": {
+                "kind": asked.name,
+                "cuts": cuts,
+                "mean_pooled": pooled,
+                "person": model.covariates_ and vars(model.covariates_),
+                "lookback": lookback,
+                "asked": question,
+            },
+            **(extra or {}),
+        },
+        card,
+    )
     return Path(folder)
+
 
 @dataclass(frozen=True)
 class Tuned:
     "A tuned encoder and its head, opened from a folder."
+
     encoder: nn.Module
     head: nn.Module
     vocab: object
     config: dict
 
     @property
-    def question(self)->dict: return self.config["question"]
+    def question(self) -> dict:
+        return self.config["question"]
 
     def predict(
         self,
-        cohort, # read in this vocabulary
-        horizon=None, # days, of a survival question; default: three years
-    )->pd.DataFrame:
+        cohort,  # read in this vocabulary
+        horizon=None,  # days, of a survival question; default: three years
+    ) -> pd.DataFrame:
         "subject_id and p of everybody in the cohort: the probability; of a survival question, the risk within the horizon. Raises `ValueError` for another vocabulary."
-        if cohort.vocab.codes != self.vocab.codes: raise ValueError("this cohort was tokenized with another vocabulary; tokenize its events with vocab=that of the tuned encoder.")
+        if cohort.vocab.codes != self.vocab.codes:
+            raise ValueError(
+                "this cohort was tokenized with another vocabulary; tokenize its events with vocab=that of the tuned encoder."
+            )
         rows = cohort.rows()
-        return pd.DataFrame({"subject_id": cohort.sequences.subject_id[rows], "p": self._p(ask((self.encoder, self._asked(cohort)), cohort, rows), horizon)})
+        return pd.DataFrame(
+            {
+                "subject_id": cohort.sequences.subject_id[rows],
+                "p": self._p(ask((self.encoder, self._asked(cohort)), cohort, rows), horizon),
+            }
+        )
 
     def predict_windows(
         self,
-        windows, # a `Batch`: of patients of `cohort`, as they are or edited
-        cohort, # who they are: age and sex, where the question knows them
-        horizon=None, # as in `predict`
-    )->np.ndarray:
+        windows,  # a `Batch`: of patients of `cohort`, as they are or edited
+        cohort,  # who they are: age and sex, where the question knows them
+        horizon=None,  # as in `predict`
+    ) -> np.ndarray:
         "p of each window (b)."
         return self._p(self._asked(cohort).evaluate(self.encoder, [windows]), horizon)
 
     def _asked(self, cohort):
         subjects, cuts = int(cohort.sequences.subject_id.max()) + 1, self.question["cuts"]
         person = self.question["person"] and Covariates(**self.question["person"])(cohort)
-        if cuts is None: asked = Outcome(self.encoder, np.zeros(subjects), person)
-        else: asked = Hazards(self.encoder, np.zeros(subjects), np.zeros(subjects), np.append(cuts, np.inf), person)
+        if cuts is None:
+            asked = Outcome(self.encoder, np.zeros(subjects), person)
+        else:
+            asked = Hazards(
+                self.encoder, np.zeros(subjects), np.zeros(subjects), np.append(cuts, np.inf), person
+            )
         asked.head = self.head
         return asked
 
-    def _p(self, given, horizon)->np.ndarray:
+    def _p(self, given, horizon) -> np.ndarray:
         cuts = self.question["cuts"]
-        return np.asarray(given["p"] if cuts is None else 1 - at_times(np.stack(given["survival"]), np.append(cuts, np.inf), [horizon or 3 * 365])[:, 0], float)
+        return np.asarray(
+            given["p"]
+            if cuts is None
+            else 1
+            - at_times(np.stack(given["survival"]), np.append(cuts, np.inf), [horizon or 3 * 365])[:, 0],
+            float,
+        )
 
-    def predict_events(self, events, at, horizon=None)->pd.DataFrame:
+    def predict_events(self, events, at, horizon=None) -> pd.DataFrame:
         "subject_id (`events.subjects` has the source's own), prediction_time and p: the question put to `events` of any source at `at` (as `tasks.moments` takes it), from what was known strictly before, of those who live."
         asked = moments(events, at)
         line = asked.join(timeline(events, "subject"), on="subject_id")
-        asked = asked[~(line["death"] <= asked["prediction_time"]) & ~(asked["prediction_time"] < line["birth"])].reset_index(drop=True)
-        cohort = tokenize(histories(events, asked, self.question["lookback"]), self.config.get("data", {}).get("kinds"), self.vocab)
+        asked = asked[
+            ~(line["death"] <= asked["prediction_time"]) & ~(asked["prediction_time"] < line["birth"])
+        ].reset_index(drop=True)
+        cohort = tokenize(
+            histories(events, asked, self.question["lookback"]),
+            self.config.get("data", {}).get("kinds"),
+            self.vocab,
+        )
         found = self.predict(cohort, horizon)
         return asked.iloc[found["subject_id"]].reset_index(drop=True).assign(p=found["p"])
 
+
 def open_tuned(
     folder: Path | str,
-    trust: bool | str | tuple = False, # as `from_pretrained` takes it
+    trust: bool | str | tuple = False,  # as `from_pretrained` takes it
 ) -> Tuned:
     """A tuned encoder from its folder.
     Raises `ValueError` for a folder of another kind, and as `from_pretrained` does."""
     p = from_pretrained(folder, trust)
-    if "question" not in p.config: raise ValueError(f"{folder}: a pre-trained encoder without a question; tune it first (the job `finetune`).")
+    if "question" not in p.config:
+        raise ValueError(
+            f"{folder}: a pre-trained encoder without a question; tune it first (the job `finetune`)."
+        )
     weight, bias = p.objective_state["head.weight"], p.objective_state["head.bias"]
     head = nn.Linear(weight.shape[1], weight.shape[0])
     head.load_state_dict({"weight": weight, "bias": bias})
-    return Tuned(MeanPooled(p.encoder) if p.config["question"]["mean_pooled"] else p.encoder, head.eval(), p.vocab, p.config)
+    return Tuned(
+        MeanPooled(p.encoder) if p.config["question"]["mean_pooled"] else p.encoder,
+        head.eval(),
+        p.vocab,
+        p.config,
+    )

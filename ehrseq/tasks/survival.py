@@ -11,117 +11,219 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .downstream import HOW, Covariates, Question, ask, tune
 from ..scores.metrics import blocks, interval, resamples
+from .downstream import HOW, Covariates, Question, ask, tune
 
 # %% ../../nbs/6_tasks/30_survival.ipynb #6e6079e4
-def cut_points(days, seen, intervals=12)->np.ndarray:
+def cut_points(days, seen, intervals=12) -> np.ndarray:
     "Ends of the intervals (days): quantiles of the event times, the last one open. Raises `ValueError` for fewer than two events."
     days, seen = np.asarray(days, float), np.asarray(seen, bool)
-    if seen.sum() < 2: raise ValueError(f"{int(seen.sum())} events among {len(days)} patients; expected at least two to place intervals.")
+    if seen.sum() < 2:
+        raise ValueError(
+            f"{int(seen.sum())} events among {len(days)} patients; expected at least two to place intervals."
+        )
     return np.append(np.unique(np.quantile(days[seen], np.linspace(0, 1, intervals)[1:-1])), np.inf)
+
 
 class Hazards(Question):
     "Discrete-time survival. `days` and `seen` (subjects); `cuts`: of `cut_points`. Gives `nll` and `survival` at each cut (b k)."
+
     name = "survival"
 
     def __init__(self, encoder, days, seen, cuts, person=None):
         at = np.searchsorted(cuts, np.asarray(days, float), side="left")
-        super().__init__(encoder, torch.from_numpy(np.stack([at, np.asarray(seen, int)], 1)), len(cuts), person)
+        super().__init__(
+            encoder, torch.from_numpy(np.stack([at, np.asarray(seen, int)], 1)), len(cuts), person
+        )
         nn.init.constant_(self.head.bias, -2.0)
         self.cuts = np.asarray(cuts, float)
 
-    def answer(self, patient, answers)->dict:
+    def answer(self, patient, answers) -> dict:
         logits, (at, seen) = self.head(patient).float(), answers.unbind(1)
-        stays = F.logsigmoid(-logits)                                                     # log(1 - h): b k
+        stays = F.logsigmoid(-logits)  # log(1 - h): b k
         before = torch.arange(logits.shape[1], device=at.device) < at[:, None]
         event = F.logsigmoid(logits).gather(1, at[:, None])[:, 0]
         return {"nll": -(stays * before).sum(1) - event * seen, "survival": stays.cumsum(1).exp()}
 
 # %% ../../nbs/6_tasks/30_survival.ipynb #328d3d31
-def concordance(days, seen, risk, horizon=np.inf, prefix="survival")->dict:
+def concordance(days, seen, risk, horizon=np.inf, prefix="survival") -> dict:
     "C-index of `risk` (n) at `horizon` (days), with an interval over rows: one a patient. Raises `ValueError` if no pair can be compared."
     days, seen, risk = np.asarray(days, float), np.asarray(seen, bool), np.asarray(risk, float)
-    w, sums = resamples(len(days)).astype(np.float32), np.zeros((2, 1001))                                    # of right pairs and of all: in the data, and in each draw
+    w, sums = (
+        resamples(len(days)).astype(np.float32),
+        np.zeros((2, 1001)),
+    )  # of right pairs and of all: in the data, and in each draw
     for some in blocks(np.flatnonzero(seen & (days <= horizon))):
         pairs = (days[some][:, None] < days[None]).astype(np.float32)
-        right = pairs * ((risk[some][:, None] > risk[None]) + 0.5 * (risk[some][:, None] == risk[None])).astype(np.float32)
-        for k, x in enumerate((right, pairs)): sums[k] += np.append(x.sum(dtype=float), ((w[:, some] @ x) * w).sum(1, dtype=float))
-    if not sums[1, 0]: raise ValueError(f"{prefix}: none of {len(days)} patients has the event before another's time is up; nothing to rank.")
-    with np.errstate(invalid="ignore"): c = sums[0] / sums[1]
+        right = pairs * (
+            (risk[some][:, None] > risk[None]) + 0.5 * (risk[some][:, None] == risk[None])
+        ).astype(np.float32)
+        for k, x in enumerate((right, pairs)):
+            sums[k] += np.append(x.sum(dtype=float), ((w[:, some] @ x) * w).sum(1, dtype=float))
+    if not sums[1, 0]:
+        raise ValueError(
+            f"{prefix}: none of {len(days)} patients has the event before another's time is up; nothing to rank."
+        )
+    with np.errstate(invalid="ignore"):
+        c = sums[0] / sums[1]
     return {f"{prefix}.c_index": interval(c[0], c[1:], len(days))}
 
-def integrated_brier(days, seen, survival, cuts, train_days, train_seen, points=12)->float:
+
+def integrated_brier(days, seen, survival, cuts, train_days, train_seen, points=12) -> float:
     "Integrated Brier score of survival curves (n k, at `cuts`) up to the last closed cut, censoring weighted by the training patients'; NaN where all events come on one day."
     from torchsurv.metrics.brier_score import BrierScore
     from torchsurv.stats.ipcw import get_ipcw
+
     t = lambda x, kind=torch.float32: torch.as_tensor(np.ascontiguousarray(x)).to(kind)
-    if cuts[0] == cuts[-2]: return float("nan")
+    if cuts[0] == cuts[-2]:
+        return float("nan")
     when = np.linspace(cuts[0], cuts[-2], points)
     s = at_times(survival, cuts, when)
     early = np.asarray(days) <= np.max(train_days)
-    weight, weight_at = (get_ipcw(t(train_seen, torch.bool), t(train_days), t(x)) for x in (np.asarray(days)[early], when))
+    weight, weight_at = (
+        get_ipcw(t(train_seen, torch.bool), t(train_days), t(x)) for x in (np.asarray(days)[early], when)
+    )
     brier = BrierScore()
-    brier(t(s[early]), t(np.asarray(seen)[early], torch.bool), t(np.asarray(days)[early]), t(when), weight=weight, weight_new_time=weight_at)
+    brier(
+        t(s[early]),
+        t(np.asarray(seen)[early], torch.bool),
+        t(np.asarray(days)[early]),
+        t(when),
+        weight=weight,
+        weight_new_time=weight_at,
+    )
     return float(brier.integral())
 
-def at_times(survival, cuts, when)->np.ndarray:
+
+def at_times(survival, cuts, when) -> np.ndarray:
     "Survival (n k, at `cuts`) at other times (days), the hazard being constant inside an interval; after the last closed cut as there: (n times)."
     ends = np.append(0.0, np.asarray(cuts)[:-1])
-    log_s = np.hstack([np.zeros((len(survival), 1)), np.log(np.maximum(np.asarray(survival, float)[:, :-1], 1e-12))])
+    log_s = np.hstack(
+        [np.zeros((len(survival), 1)), np.log(np.maximum(np.asarray(survival, float)[:, :-1], 1e-12))]
+    )
     return np.exp(np.stack([np.interp(np.asarray(when, float), ends, row) for row in log_s]))
 
 # %% ../../nbs/6_tasks/30_survival.ipynb #7ba35723
 class Survival:
     """Time to an event from any encoder, fine-tuned or with LoRA, with a discrete-time head. `fit(rows, days, seen, valid=(rows, days, seen))`; rows and `person` as in `Downstream`.
     The learning rate, of four, is the one with the lowest loss on validation patients."""
-    def __init__(self, encoder, cohort, how="finetune", epochs=10, batch_size=32, settings=None, intervals=12, person=False, seed=0, target="cpu", progress=False):
-        if how not in ("finetune", "lora"): raise ValueError(f"how={how!r}: expected 'finetune' or 'lora'.")
-        self.encoder, self.cohort, self.how, self.epochs, self.batch_size, self.settings, self.intervals, self.person, self.seed, self.target, self.progress = encoder, cohort, how, epochs, batch_size, settings or HOW[how], intervals, person, seed, target, progress
+
+    def __init__(
+        self,
+        encoder,
+        cohort,
+        how="finetune",
+        epochs=10,
+        batch_size=32,
+        settings=None,
+        intervals=12,
+        person=False,
+        seed=0,
+        target="cpu",
+        progress=False,
+    ):
+        if how not in ("finetune", "lora"):
+            raise ValueError(f"how={how!r}: expected 'finetune' or 'lora'.")
+        (
+            self.encoder,
+            self.cohort,
+            self.how,
+            self.epochs,
+            self.batch_size,
+            self.settings,
+            self.intervals,
+            self.person,
+            self.seed,
+            self.target,
+            self.progress,
+        ) = (
+            encoder,
+            cohort,
+            how,
+            epochs,
+            batch_size,
+            settings or HOW[how],
+            intervals,
+            person,
+            seed,
+            target,
+            progress,
+        )
 
     def fit(self, rows, days, seen, valid):
         s, (held, *_) = self.cohort.sequences, valid
         self.cuts_ = cut_points(days, seen, self.intervals)
         known = np.zeros((2, int(s.subject_id.max()) + 1))
-        for r, d, e in ((rows, days, seen), valid): known[:, s.subject_id[r]] = d, e
+        for r, d, e in ((rows, days, seen), valid):
+            known[:, s.subject_id[r]] = d, e
         self.covariates_ = Covariates.of(self.cohort, rows) if self.person else None
         beside, tried = self.covariates_ and self.covariates_(self.cohort), []
         for rate in self.settings:
-            network = tune(self.encoder, lambda e: Hazards(e, known[0], known[1], self.cuts_, beside), self.cohort, rows, held, self.how, rate, self.epochs, self.batch_size, self.seed, self.target, self.progress)
+            network = tune(
+                self.encoder,
+                lambda e: Hazards(e, known[0], known[1], self.cuts_, beside),
+                self.cohort,
+                rows,
+                held,
+                self.how,
+                rate,
+                self.epochs,
+                self.batch_size,
+                self.seed,
+                self.target,
+                self.progress,
+            )
             tried.append((ask(network, self.cohort, held)["nll"].mean(), network))
         self.network_ = min(tried, key=lambda t: t[0])[1]
         return self
 
-    def survival(self, rows, when=None)->np.ndarray:
+    def survival(self, rows, when=None) -> np.ndarray:
         "S at the cuts, or at times `when` (days): (rows times)."
         s = np.stack(ask(self.network_, self.cohort, rows)["survival"])
         return s if when is None else at_times(s, self.cuts_, when)
 
-    def risk(self, rows, horizon)->np.ndarray:
+    def risk(self, rows, horizon) -> np.ndarray:
         "The chance of the event within `horizon` days: (rows)."
         return 1 - self.survival(rows, [horizon])[:, 0]
 
+
 class Cox:
     "Cox proportional hazards on a table (torchsurv's partial likelihood), the penalty on squared coefficients chosen by the likelihood of validation patients."
-    def __init__(self, penalties=(1e-3, 1e-2, 1e-1, 1.0)): self.penalties = penalties
+
+    def __init__(self, penalties=(1e-3, 1e-2, 1e-1, 1.0)):
+        self.penalties = penalties
 
     def fit(self, x, days, seen, valid):
         from torchsurv.loss.cox import neg_partial_log_likelihood
+
         self.mean, self.scale = x.mean(0), np.maximum(x.std(0), 1e-6)
-        t = lambda days, seen: (torch.as_tensor(np.asarray(seen, bool)), torch.as_tensor(np.asarray(days, float)))
+        t = lambda days, seen: (
+            torch.as_tensor(np.asarray(seen, bool)),
+            torch.as_tensor(np.asarray(days, float)),
+        )
         z, held, best = self._standard(x), self._standard(valid[0]), (np.inf, None)
         for penalty in self.penalties:
             w = torch.zeros(z.shape[1], dtype=torch.float64, requires_grad=True)
             optimiser = torch.optim.LBFGS([w], max_iter=60, line_search_fn="strong_wolfe")
+
             def closure():
                 optimiser.zero_grad()
                 loss = neg_partial_log_likelihood(z @ w, *t(days, seen)) + penalty * w.square().sum()
                 loss.backward()
                 return loss
+
             optimiser.step(closure)
-            with torch.no_grad(): best = min(best, (float(neg_partial_log_likelihood(held @ w, *t(*valid[1:]))), w.detach()), key=lambda b: b[0])
+            with torch.no_grad():
+                best = min(
+                    best,
+                    (float(neg_partial_log_likelihood(held @ w, *t(*valid[1:]))), w.detach()),
+                    key=lambda b: b[0],
+                )
         self.weight = best[1]
         return self
 
-    def _standard(self, x): return torch.as_tensor((np.asarray(x, float) - self.mean) / self.scale)
-    def risk(self, x)->np.ndarray: return (self._standard(x) @ self.weight).numpy()
+    def _standard(self, x):
+        return torch.as_tensor((np.asarray(x, float) - self.mean) / self.scale)
+
+    def risk(self, x) -> np.ndarray:
+        return (self._standard(x) @ self.weight).numpy()

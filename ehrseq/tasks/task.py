@@ -20,47 +20,56 @@ import numpy as np
 import pandas as pd
 from ibis import _
 
-from ..scores.disclosure import CountedError
 from ..data.events import CLINICAL, SPLITS, DataError, Events, Report
 from ..data.moments import in_the_future, moment, without_zone
-from ..data.table_files import shape, shown, tables_of
 from ..data.sequences import tokenize
+from ..data.table_files import shape, shown, tables_of
 from ..registry import choose
+from ..scores.disclosure import CountedError
 
 # %% ../../nbs/6_tasks/05_task.ipynb #5e9910e1
 LABELS = {"subject_id": "int64", "prediction_time": "datetime64[us]", "boolean_value": "bool"}
 
+
 class TaskError(CountedError):
     "Labels that nothing can be learnt or measured from. The sentence names the task and the split; `counts` has the numbers."
+
 
 @dataclass(frozen=True)
 class Task:
     "Labels (MEDS: subject_id, prediction_time, boolean_value; for survival also float_value, days to the event or to the end of the watch), and why others were set aside."
+
     name: str
     labels: pd.DataFrame
     aside: dict = field(default_factory=dict)
     question: str = ""
-    lookback: float | None = None    # days of history before the prediction time; None: all there is
-    counts: dict = field(default_factory=dict)   # what the question says of people: what was counted → how many
-    inclusive: bool = False          # whether what happens at the very moment of the question is known, as the MEDS label standard has it
+    lookback: float | None = None  # days of history before the prediction time; None: all there is
+    counts: dict = field(
+        default_factory=dict
+    )  # what the question says of people: what was counted → how many
+    inclusive: bool = False  # whether what happens at the very moment of the question is known, as the MEDS label standard has it
 
-    def __len__(self): return len(self.labels)
+    def __len__(self):
+        return len(self.labels)
 
     def __repr__(self):
         aside = "".join(f"; {n:,} {reason}" for reason, n in self.aside.items() if n)
         return f"Task({self.name}: {len(self):,} labels of {self.labels['subject_id'].nunique():,} subjects, {int(self.labels['boolean_value'].sum()):,} true{'; set aside' + aside[1:] if aside else ''})"
 
     @property
-    def y(self)->np.ndarray: return self.labels["boolean_value"].to_numpy()
+    def y(self) -> np.ndarray:
+        return self.labels["boolean_value"].to_numpy()
 
     @property
-    def days(self)->np.ndarray: return self.labels["float_value"].to_numpy()
+    def days(self) -> np.ndarray:
+        return self.labels["float_value"].to_numpy()
 
     def cohort(self, events, vocab=None, kinds=None, **how):
         "The histories as a cohort whose 'subjects' are the labels, in their order; splits go by patient. `vocab`: of the encoder that will read them."
         return tokenize(histories(events, self.labels, self.lookback, self.inclusive), kinds, vocab, **how)
 
-    def looking_back(self, days): return replace(self, lookback=days)
+    def looking_back(self, days):
+        return replace(self, lookback=days)
 
     def standard(self) -> pd.DataFrame:
         """The labels as the MEDS label standard means them: there, what happens at the prediction time is known, and here it
@@ -73,90 +82,214 @@ class Task:
         _beware_of_length(self, cohort)
         for split in SPLITS:
             y = self.y[cohort.sequences.subject_id[cohort.rows(split)]]
-            found = "no label at all" if not len(y) else f"all labels {bool(y[0])}" if y.all() or not y.any() else "too few labels true" if y.sum() < positives and split != "valid" else None
-            if found: raise TaskError(f"{self.name}: {found} among the {split} patients; expected both answers, and at least {positives} true ones. Take a longer horizon, another date or a larger cohort", {"labels": len(y), "true": y.sum()})
+            found = (
+                "no label at all"
+                if not len(y)
+                else f"all labels {bool(y[0])}"
+                if y.all() or not y.any()
+                else "too few labels true"
+                if y.sum() < positives and split != "valid"
+                else None
+            )
+            if found:
+                raise TaskError(
+                    f"{self.name}: {found} among the {split} patients; expected both answers, and at least {positives} true ones. Take a longer horizon, another date or a larger cohort",
+                    {"labels": len(y), "true": y.sum()},
+                )
         empty = len(self) - len(cohort.rows())
-        return replace(self, aside=self.aside | {"without a known code in the history": empty}) if empty else self
+        return (
+            replace(self, aside=self.aside | {"without a known code in the history": empty})
+            if empty
+            else self
+        )
 
 # %% ../../nbs/6_tasks/05_task.ipynb #0a039c28
 def _beware_of_length(task, cohort, limit=0.9):
     s, y = cohort.sequences, task.y[cohort.sequences.subject_id]
-    if min(y.sum(), (~y).sum()) < 10: return                                                    # by chance, almost anything tells a few apart
+    if min(y.sum(), (~y).sum()) < 10:
+        return  # by chance, almost anything tells a few apart
     from sklearn.metrics import roc_auc_score
+
     area = roc_auc_score(y, np.diff(s.offsets))
     if max(area, 1 - area) > limit:
-        warnings.warn(f"{task.name}: the number of codes before the question alone tells the answers apart (AUROC {max(area, 1 - area):.2f}). If the export keeps a fixed number of years up to death or to its end, "
-                      "that is the export's doing: give everybody the same look-back (lookback=1825, for five years), and ask no earlier than that after the export begins.", stacklevel=3)
+        warnings.warn(
+            f"{task.name}: the number of codes before the question alone tells the answers apart (AUROC {max(area, 1 - area):.2f}). If the export keeps a fixed number of years up to death or to its end, "
+            "that is the export's doing: give everybody the same look-back (lookback=1825, for five years), and ask no earlier than that after the export begins.",
+            stacklevel=3,
+        )
 
 # %% ../../nbs/6_tasks/05_task.ipynb #8334c159
-def histories(events: Events, labels: pd.DataFrame, lookback: float | None = None, inclusive: bool = False) -> Events:
+def histories(
+    events: Events, labels: pd.DataFrame, lookback: float | None = None, inclusive: bool = False
+) -> Events:
     """The events of each label's subject strictly before its prediction time (with `inclusive`, up to and including it; and
     not more than `lookback` days), its birth, and what has no time; `subject_id` is the label's position. Raises `DataError`
     for a subject that is not there."""
     people = events.subjects.execute().set_index("subject_id")["source_id"]
     strange = ~labels["subject_id"].isin(people.index)
-    if strange.any(): raise DataError(f"labels: column 'subject_id', row {int(np.argmax(strange))}: found a subject that is not there; expected one of the {len(people):,} subjects of {events.report.source}.")
+    if strange.any():
+        raise DataError(
+            f"labels: column 'subject_id', row {int(np.argmax(strange))}: found a subject that is not there; expected one of the {len(people):,} subjects of {events.report.source}."
+        )
     mine = labels[["subject_id", "prediction_time"]].reset_index(drop=True)
-    mine["prediction_time"] = without_zone(mine["prediction_time"]) + pd.Timedelta(microseconds=int(inclusive))   # time has no finer grain
-    asked = ibis.memtable(pd.DataFrame({"label": mine.index.astype("int64"), "subject_id": mine["subject_id"], "prediction_time": mine["prediction_time"].astype("datetime64[us]")}),
-                          schema={"label": "int64", "subject_id": "int64", "prediction_time": "timestamp(6)"})
+    mine["prediction_time"] = without_zone(mine["prediction_time"]) + pd.Timedelta(
+        microseconds=int(inclusive)
+    )  # time has no finer grain
+    asked = ibis.memtable(
+        pd.DataFrame(
+            {
+                "label": mine.index.astype("int64"),
+                "subject_id": mine["subject_id"],
+                "prediction_time": mine["prediction_time"].astype("datetime64[us]"),
+            }
+        ),
+        schema={"label": "int64", "subject_id": "int64", "prediction_time": "timestamp(6)"},
+    )
     own = lambda t: t.join(asked, "subject_id").mutate(subject_id=_.label)
-    begin = lambda time: (time >= _.prediction_time - ibis.interval(days=int(lookback))) if lookback else ibis.literal(True)
-    table = own(events.table).filter(_.time.isnull() | (_.time < _.prediction_time), _.time.isnull() | (_.kind == "birth") | begin(_.time)).drop("label", "prediction_time")
-    visits = own(events.visits).filter(_.start < _.prediction_time, begin(_.start)).mutate(stop=(_.stop < _.prediction_time).ifelse(_.stop, ibis.null("timestamp(6)"))).drop("label", "prediction_time")
-    subjects = ibis.memtable(pd.DataFrame({"subject_id": mine.index.astype("int64"), "source_id": people.loc[mine["subject_id"]].to_numpy(), "split": events.splits().loc[mine["subject_id"]].to_numpy()}), schema={"subject_id": "int64", "source_id": "string", "split": "string"})
-    digest = hashlib.sha256((events.fingerprint + mine.to_csv() + str(lookback or "")).encode()).hexdigest()[:16]
+    begin = lambda time: (
+        (time >= _.prediction_time - ibis.interval(days=int(lookback))) if lookback else ibis.literal(True)
+    )
+    table = (
+        own(events.table)
+        .filter(
+            _.time.isnull() | (_.time < _.prediction_time),
+            _.time.isnull() | (_.kind == "birth") | begin(_.time),
+        )
+        .drop("label", "prediction_time")
+    )
+    visits = (
+        own(events.visits)
+        .filter(_.start < _.prediction_time, begin(_.start))
+        .mutate(stop=(_.stop < _.prediction_time).ifelse(_.stop, ibis.null("timestamp(6)")))
+        .drop("label", "prediction_time")
+    )
+    subjects = ibis.memtable(
+        pd.DataFrame(
+            {
+                "subject_id": mine.index.astype("int64"),
+                "source_id": people.loc[mine["subject_id"]].to_numpy(),
+                "split": events.splits().loc[mine["subject_id"]].to_numpy(),
+            }
+        ),
+        schema={"subject_id": "int64", "source_id": "string", "split": "string"},
+    )
+    digest = hashlib.sha256((events.fingerprint + mine.to_csv() + str(lookback or "")).encode()).hexdigest()[
+        :16
+    ]
     counts = pd.DataFrame({"file": ["labels"], "rows": [len(mine)], "kept": [len(mine)]})
     report = Report(counts, f"histories in {events.report.source}", public=events.report.public)
     return Events(table, visits, events.codes, subjects, report, digest, events.files)
 
 # %% ../../nbs/6_tasks/05_task.ipynb #a115e644
-def timeline(events, followed="cohort")->pd.DataFrame:
+def timeline(events, followed="cohort") -> pd.DataFrame:
     """By subject: birth, death, first and last clinical event; `until`, when the watch would end for anybody, if it is one day for all; and `end`, when it does, with death at the latest. `followed`: "cohort", to the latest event of all; "subject", to the own last event; a number, so many days longer than that; or a date.
     Raises `TaskError` for "cohort" where the latest event lies in the future: then dates are shifted, or wrong, and no day is the last of all."""
     t = events.table.filter(_.time.notnull())
-    out = t.group_by("subject_id").aggregate(birth=_.time.min(where=_.kind == "birth"), death=_.time.min(where=_.kind == "death"), first=_.time.min(where=_.kind.isin(CLINICAL)), last=_.time.max(where=_.kind.isin(CLINICAL))).execute()
-    out = out.set_index("subject_id").reindex(np.sort(events.subjects.select("subject_id").execute()["subject_id"])).astype("datetime64[us]")
+    out = (
+        t.group_by("subject_id")
+        .aggregate(
+            birth=_.time.min(where=_.kind == "birth"),
+            death=_.time.min(where=_.kind == "death"),
+            first=_.time.min(where=_.kind.isin(CLINICAL)),
+            last=_.time.max(where=_.kind.isin(CLINICAL)),
+        )
+        .execute()
+    )
+    out = (
+        out.set_index("subject_id")
+        .reindex(np.sort(events.subjects.select("subject_id").execute()["subject_id"]))
+        .astype("datetime64[us]")
+    )
     end = _end(out, followed)
     out["until"] = pd.NaT if isinstance(end, pd.Series) else end
     out["end"] = end
     out["end"] = out["end"].where(out["death"].isna() | (out["death"] > out["end"]), out["death"])
     return out
 
-def _end(line, followed):
-    last, own = line["last"], line[["last", "death"]].max(axis=1)          # a death is seen, whenever it comes
-    if followed == "subject": return own
-    if isinstance(followed, (int, float)): return own + pd.Timedelta(days=followed)
-    if followed == "cohort":
-        if in_the_future(last.max()): raise TaskError(f"followed='cohort': the latest event is dated {last.max():%Y-%m-%d}: the dates of this source are shifted, each patient's by another amount (or some are wrong), so that no day is the last of all. Say how long each is followed: followed=365, days after the own last event, or 'subject', no longer than that; and ask at='visits', or give a date for each.")
-        return last.max()
-    try: return pd.Timestamp(moment(followed, "followed"))
-    except ValueError: raise ValueError(f"followed={followed!r}: expected 'cohort', 'subject', days after the own last event, or a date.") from None
 
-def moments(events, at, per_patient=1, seed=0)->pd.DataFrame:
-    "subject_id and prediction_time. `at`: a date; a Series of dates by subject_id; or \"visits\": the starts of up to `per_patient` visits of each that have something before them. Raises `TaskError` if there is no such visit."
-    if isinstance(at, pd.Series): out = pd.DataFrame({"subject_id": at.index, "prediction_time": without_zone(at.to_numpy())})
+def _end(line, followed):
+    last, own = line["last"], line[["last", "death"]].max(axis=1)  # a death is seen, whenever it comes
+    if followed == "subject":
+        return own
+    if isinstance(followed, (int, float)):
+        return own + pd.Timedelta(days=followed)
+    if followed == "cohort":
+        if in_the_future(last.max()):
+            raise TaskError(
+                f"followed='cohort': the latest event is dated {last.max():%Y-%m-%d}: the dates of this source are shifted, each patient's by another amount (or some are wrong), so that no day is the last of all. Say how long each is followed: followed=365, days after the own last event, or 'subject', no longer than that; and ask at='visits', or give a date for each."
+            )
+        return last.max()
+    try:
+        return pd.Timestamp(moment(followed, "followed"))
+    except ValueError:
+        raise ValueError(
+            f"followed={followed!r}: expected 'cohort', 'subject', days after the own last event, or a date."
+        ) from None
+
+
+def moments(events, at, per_patient=1, seed=0) -> pd.DataFrame:
+    'subject_id and prediction_time. `at`: a date; a Series of dates by subject_id; or "visits": the starts of up to `per_patient` visits of each that have something before them. Raises `TaskError` if there is no such visit.'
+    if isinstance(at, pd.Series):
+        out = pd.DataFrame({"subject_id": at.index, "prediction_time": without_zone(at.to_numpy())})
     elif isinstance(at, str) and at == "visits":
-        first = events.table.filter(_.time.notnull(), _.kind.isin(CLINICAL)).group_by("subject_id").aggregate(first=_.time.min())
-        v = events.visits.select("subject_id", prediction_time="start").distinct().join(first, "subject_id").filter(_.prediction_time > _.first).join(events.subjects, "subject_id").select("subject_id", "source_id", "prediction_time").execute()
-        if not len(v): raise TaskError(f"at='visits': no visit with something before it in {events.report.source}; give a date, or one for each.")
-        key = pd.util.hash_pandas_object(v.pop("source_id") + "/" + v["prediction_time"].astype("datetime64[us]").astype("int64").astype(str) + f"/{seed}", index=False)
-        out = v.assign(key=key.to_numpy()).sort_values("key", kind="stable").groupby("subject_id").head(per_patient).drop(columns="key")
+        first = (
+            events.table.filter(_.time.notnull(), _.kind.isin(CLINICAL))
+            .group_by("subject_id")
+            .aggregate(first=_.time.min())
+        )
+        v = (
+            events.visits.select("subject_id", prediction_time="start")
+            .distinct()
+            .join(first, "subject_id")
+            .filter(_.prediction_time > _.first)
+            .join(events.subjects, "subject_id")
+            .select("subject_id", "source_id", "prediction_time")
+            .execute()
+        )
+        if not len(v):
+            raise TaskError(
+                f"at='visits': no visit with something before it in {events.report.source}; give a date, or one for each."
+            )
+        key = pd.util.hash_pandas_object(
+            v.pop("source_id")
+            + "/"
+            + v["prediction_time"].astype("datetime64[us]").astype("int64").astype(str)
+            + f"/{seed}",
+            index=False,
+        )
+        out = (
+            v.assign(key=key.to_numpy())
+            .sort_values("key", kind="stable")
+            .groupby("subject_id")
+            .head(per_patient)
+            .drop(columns="key")
+        )
     else:
-        try: date = pd.Timestamp(moment(at, "at"))
-        except ValueError: raise ValueError(f"at={at!r}: expected a date, such as '2012-06-01', a Series of dates by subject_id, or 'visits'.") from None
-        out = pd.DataFrame({"subject_id": events.subjects.select("subject_id").execute()["subject_id"], "prediction_time": date})
-    return out.astype({"prediction_time": "datetime64[us]"}).sort_values(["subject_id", "prediction_time"], ignore_index=True)
+        try:
+            date = pd.Timestamp(moment(at, "at"))
+        except ValueError:
+            raise ValueError(
+                f"at={at!r}: expected a date, such as '2012-06-01', a Series of dates by subject_id, or 'visits'."
+            ) from None
+        out = pd.DataFrame(
+            {
+                "subject_id": events.subjects.select("subject_id").execute()["subject_id"],
+                "prediction_time": date,
+            }
+        )
+    return out.astype({"prediction_time": "datetime64[us]"}).sort_values(
+        ["subject_id", "prediction_time"], ignore_index=True
+    )
 
 # %% ../../nbs/6_tasks/05_task.ipynb #519db7c4
 def label(
     name,
-    asked, # subject_id, prediction_time, and `event`: its time, or none; a column of `line` that is here, too, wins
-    line, # of `timeline`
-    horizon=365.0, # days; None: survival, `float_value` has the days to the event, or to the end of the watch
-    refuse=(), # (reason, mask over `asked`): set aside for it
+    asked,  # subject_id, prediction_time, and `event`: its time, or none; a column of `line` that is here, too, wins
+    line,  # of `timeline`
+    horizon=365.0,  # days; None: survival, `float_value` has the days to the event, or to the end of the watch
+    refuse=(),  # (reason, mask over `asked`): set aside for it
     question="",
-)->Task:
+) -> Task:
     "Labels of an event after each prediction time. Raises `TaskError` if none is left."
     a = asked.join(line.drop(columns=asked.columns, errors="ignore"), on="subject_id")
     t, seen = a["prediction_time"], a["event"].notna() & (a["event"] <= a["end"])
@@ -164,165 +297,353 @@ def label(
     watched = (a["end"] - t) / pd.Timedelta(days=1)
     died = a["death"].notna() & (a["death"] <= a["end"])
     why = pd.Series("", a.index)
-    cut = ((a["until"] - t) / pd.Timedelta(days=1) < horizon) | a["until"].isna() & ~seen & ~died & (watched < horizon) if horizon else pd.Series(False, a.index)
-    reasons = [("watched for less than the horizon", cut), *reversed(list(refuse)), ("without a history", ~(a["first"] < t)), ("after the end of the watch", (t >= a["end"]) & ~(a["death"] <= t)), ("after death", a["death"] <= t), ("before birth", t < a["birth"])]
-    for reason, mask in reasons: why[mask.to_numpy()] = reason
+    cut = (
+        ((a["until"] - t) / pd.Timedelta(days=1) < horizon)
+        | a["until"].isna() & ~seen & ~died & (watched < horizon)
+        if horizon
+        else pd.Series(False, a.index)
+    )
+    reasons = [
+        ("watched for less than the horizon", cut),
+        *reversed(list(refuse)),
+        ("without a history", ~(a["first"] < t)),
+        ("after the end of the watch", (t >= a["end"]) & ~(a["death"] <= t)),
+        ("after death", a["death"] <= t),
+        ("before birth", t < a["birth"]),
+    ]
+    for reason, mask in reasons:
+        why[mask.to_numpy()] = reason
     kept = why == ""
-    if not kept.any(): raise TaskError(f"{name}: no label is left; all moments are set aside", {"moments": len(a), **why.value_counts().to_dict()})
-    out = pd.DataFrame({"subject_id": a["subject_id"], "prediction_time": t, "boolean_value": seen & (days <= horizon) if horizon else seen})
-    if not horizon: out["float_value"] = days
+    if not kept.any():
+        raise TaskError(
+            f"{name}: no label is left; all moments are set aside",
+            {"moments": len(a), **why.value_counts().to_dict()},
+        )
+    out = pd.DataFrame(
+        {
+            "subject_id": a["subject_id"],
+            "prediction_time": t,
+            "boolean_value": seen & (days <= horizon) if horizon else seen,
+        }
+    )
+    if not horizon:
+        out["float_value"] = days
     aside = {r: int((why == r).sum()) for r, _m in reversed(reasons)}
     early = int((kept & died & ~seen & (watched < (horizon or 0))).sum())
-    return Task(name, out[kept].reset_index(drop=True), {r: n for r, n in aside.items() if n}, question + (" Who dies before the end of the horizon without it is false." if early else ""),
-                counts={"false because of death": early} if early else {})
+    return Task(
+        name,
+        out[kept].reset_index(drop=True),
+        {r: n for r, n in aside.items() if n},
+        question + (" Who dies before the end of the horizon without it is false." if early else ""),
+        counts={"false because of death": early} if early else {},
+    )
 
-def first_time(events, codes)->pd.Series:
+
+def first_time(events, codes) -> pd.Series:
     "The first time of any of the codes, by subject. `codes`: one, a list, or a compiled pattern for descriptions. Raises `ValueError` for a code that nobody has."
     if isinstance(codes, re.Pattern):
         known = events.codes.execute()
         wanted = known.loc[known["description"].fillna("").str.contains(codes), "code"].tolist()
-        if not wanted: raise ValueError(f"no description matches {codes.pattern!r}.")
-    else: wanted = [codes] if isinstance(codes, str) else list(codes)
-    found = events.table.filter(_.code.isin(wanted), _.time.notnull()).group_by("subject_id").aggregate(time=_.time.min()).execute()
+        if not wanted:
+            raise ValueError(f"no description matches {codes.pattern!r}.")
+    else:
+        wanted = [codes] if isinstance(codes, str) else list(codes)
+    found = (
+        events.table.filter(_.code.isin(wanted), _.time.notnull())
+        .group_by("subject_id")
+        .aggregate(time=_.time.min())
+        .execute()
+    )
     if not len(found):
         near = get_close_matches(str(wanted[0]), events.codes.select("code").execute()["code"].tolist(), n=3)
         raise ValueError(f"nobody has {', '.join(wanted[:3])}; nearest: {', '.join(near) or 'none'}.")
     return found.set_index("subject_id")["time"].astype("datetime64[us]")
 
 # %% ../../nbs/6_tasks/05_task.ipynb #5a8e7537
-def onset(events, codes, at, horizon=365.0, followed="cohort", name="onset", per_patient=1, seed=0)->Task:
+def onset(events, codes, at, horizon=365.0, followed="cohort", name="onset", per_patient=1, seed=0) -> Task:
     "First ever occurrence of `codes` within `horizon` days (None: survival)."
     asked, first = moments(events, at, per_patient, seed), first_time(events, codes)
     asked["event"] = asked["subject_id"].map(first).astype("datetime64[us]")
-    return label(name, asked, timeline(events, followed), horizon, [("have had it", asked["event"] <= asked["prediction_time"])], f"First ever {name}" + (f" within {horizon:g} days." if horizon else ", time to it."))
+    return label(
+        name,
+        asked,
+        timeline(events, followed),
+        horizon,
+        [("have had it", asked["event"] <= asked["prediction_time"])],
+        f"First ever {name}" + (f" within {horizon:g} days." if horizon else ", time to it."),
+    )
 
-LADDERS = {"prediabetes to diabetes": (r"^Prediabetes", r"^Diabetes mellitus type 2|^Diabetes$"),
-           **{f"kidney disease {n} to {n + 1}": (rf"^Chronic kidney disease stage {n}\b", rf"^Chronic kidney disease stage {n + 1}\b" if n < 4 else r"^End-stage renal disease") for n in (1, 2, 3, 4)}}
 
-def progression(events, ladder, horizon=None, followed="cohort", start=None)->Task:
+LADDERS = {
+    "prediabetes to diabetes": (r"^Prediabetes", r"^Diabetes mellitus type 2|^Diabetes$"),
+    **{
+        f"kidney disease {n} to {n + 1}": (
+            rf"^Chronic kidney disease stage {n}\b",
+            rf"^Chronic kidney disease stage {n + 1}\b" if n < 4 else r"^End-stage renal disease",
+        )
+        for n in (1, 2, 3, 4)
+    },
+}
+
+
+def progression(events, ladder, horizon=None, followed="cohort", start=None) -> Task:
     "From one stage to the next: a name in `LADDERS`, or (codes, codes) as `first_time` takes them. Asked at the first midnight after the stage before is first seen (from `start` on, if given)."
     name = ladder if isinstance(ladder, str) else "progression"
-    before, after = (re.compile(p) for p in choose(ladder, LADDERS, "ladder")) if isinstance(ladder, str) else ladder
+    before, after = (
+        (re.compile(p) for p in choose(ladder, LADDERS, "ladder")) if isinstance(ladder, str) else ladder
+    )
     began, event = first_time(events, before), first_time(events, after)
-    asked = pd.DataFrame({"subject_id": began.index, "prediction_time": began.dt.normalize().to_numpy() + np.timedelta64(1, "D")})
+    asked = pd.DataFrame(
+        {
+            "subject_id": began.index,
+            "prediction_time": began.dt.normalize().to_numpy() + np.timedelta64(1, "D"),
+        }
+    )
     asked = _since(asked, start)
     asked["event"] = asked["subject_id"].map(event).astype("datetime64[us]")
-    return label(name, asked, timeline(events, followed), horizon, [("have had it", asked["event"] <= asked["prediction_time"])], f"From the first {name.partition(' to ')[0]}.")
+    return label(
+        name,
+        asked,
+        timeline(events, followed),
+        horizon,
+        [("have had it", asked["event"] <= asked["prediction_time"])],
+        f"From the first {name.partition(' to ')[0]}.",
+    )
+
 
 def _since(asked, start):
     since = asked if start is None else asked[asked["prediction_time"] >= moment(start, "at")]
     return since.reset_index(drop=True)
 
-STAYS = re.compile(r"inpatient|^visit//?(ip|erip)$|^omop//(9201|262|8717|8920|8971)$|^(hospital_admission//)?(urgent|elective|ew emer\.|direct emer\.|observation admit|surgical same day admission)(//|$)", re.I)
 
-def readmission(events, days=30.0, classes=None, followed="cohort", start=None)->Task:
+STAYS = re.compile(
+    r"inpatient|^visit//?(ip|erip)$|^omop//(9201|262|8717|8920|8971)$|^(hospital_admission//)?(urgent|elective|ew emer\.|direct emer\.|observation admit|surgical same day admission)(//|$)",
+    re.I,
+)
+
+
+def readmission(events, days=30.0, classes=None, followed="cohort", start=None) -> Task:
     "Another hospital stay within `days` of discharge (from `start` on, if given). Stays that overlap, or begin on the day when the one before ends, are one; one that has no end yet is a way back, and asks nothing. `classes` of visits that are stays; default: those in which `STAYS` finds Synthea's, OMOP's or MIMIC-IV's word for one (not for observation alone)."
     here = sorted(events.visits.select("class").distinct().execute()["class"].dropna())
     stays = list(classes or filter(STAYS.search, here))
-    v = events.visits.filter(_["class"].isin(stays)).select("subject_id", "start", "stop").execute().sort_values(["subject_id", "start", "stop"])
-    if not v["stop"].notna().any(): raise TaskError(f"readmission: no visit of class {', '.join(classes or ['inpatient'])} with an end; classes here: {', '.join(here) or 'none'}. Name those that are stays: readmission(events, classes=[...]).")
+    v = (
+        events.visits.filter(_["class"].isin(stays))
+        .select("subject_id", "start", "stop")
+        .execute()
+        .sort_values(["subject_id", "start", "stop"])
+    )
+    if not v["stop"].notna().any():
+        raise TaskError(
+            f"readmission: no visit of class {', '.join(classes or ['inpatient'])} with an end; classes here: {', '.join(here) or 'none'}. Name those that are stays: readmission(events, classes=[...])."
+        )
     v = v.assign(open=v["stop"].isna(), stop=v["stop"].fillna(v["start"]))
     reach = v.groupby("subject_id")["stop"].cummax()
-    new = (v["subject_id"] != v["subject_id"].shift()) | (v["start"].dt.normalize() > reach.shift().dt.normalize())
-    stay = v.assign(stay=new.cumsum()).groupby("stay").agg(subject_id=("subject_id", "first"), start=("start", "min"), stop=("stop", "max"), open=("open", "any"))
-    asked = pd.DataFrame({"subject_id": stay["subject_id"], "prediction_time": stay["stop"], "event": stay["start"].groupby(stay["subject_id"]).shift(-1)})
+    new = (v["subject_id"] != v["subject_id"].shift()) | (
+        v["start"].dt.normalize() > reach.shift().dt.normalize()
+    )
+    stay = (
+        v.assign(stay=new.cumsum())
+        .groupby("stay")
+        .agg(
+            subject_id=("subject_id", "first"),
+            start=("start", "min"),
+            stop=("stop", "max"),
+            open=("open", "any"),
+        )
+    )
+    asked = pd.DataFrame(
+        {
+            "subject_id": stay["subject_id"],
+            "prediction_time": stay["stop"],
+            "event": stay["start"].groupby(stay["subject_id"]).shift(-1),
+        }
+    )
     asked = _since(asked[~stay["open"]], start)
-    return label("readmission", asked, timeline(events, followed), days, question=f"Back in hospital within {days:g} days of discharge. Stays: {', '.join(stays[:6])}{f' and {len(stays) - 6} more' if len(stays) > 6 else ''}.")
+    return label(
+        "readmission",
+        asked,
+        timeline(events, followed),
+        days,
+        question=f"Back in hospital within {days:g} days of discharge. Stays: {', '.join(stays[:6])}{f' and {len(stays) - 6} more' if len(stays) > 6 else ''}.",
+    )
 
-def mortality(events, at, horizon=365.0, followed="cohort", per_patient=1, seed=0)->Task:
+
+def mortality(events, at, horizon=365.0, followed="cohort", per_patient=1, seed=0) -> Task:
     "Death within `horizon` days (None: survival). Who dies on the day of the question, at an hour that is not known, dies after it."
     asked, line = moments(events, at, per_patient, seed), timeline(events, followed)
     death, end = (asked["subject_id"].map(line[c]) for c in ("death", "end"))
     today = (death == death.dt.normalize()) & (death == asked["prediction_time"].dt.normalize())
     asked["event"] = asked["death"] = death.mask(today, death + pd.Timedelta(days=1, microseconds=-1))
     asked["end"] = end.mask(today, asked["death"])
-    return label("mortality", asked, line, horizon, question=f"Death within {horizon:g} days." if horizon else "Time to death.")
+    return label(
+        "mortality",
+        asked,
+        line,
+        horizon,
+        question=f"Death within {horizon:g} days." if horizon else "Time to death.",
+    )
 
-def high_use(events, at, quantile=0.9, followed="cohort")->Task:
+
+def high_use(events, at, quantile=0.9, followed="cohort") -> Task:
     "More visits in the next year than `quantile` of the training patients have, among those who live through it."
     asked, line = moments(events, at), timeline(events, followed)
-    if not events.visits.count().execute(): raise TaskError(f"high use: {events.report.source} has no visits to count.")
-    v = events.visits.select("subject_id", "start").execute().merge(asked, on="subject_id").sort_values("start")
+    if not events.visits.count().execute():
+        raise TaskError(f"high use: {events.report.source} has no visits to count.")
+    v = (
+        events.visits.select("subject_id", "start")
+        .execute()
+        .merge(asked, on="subject_id")
+        .sort_values("start")
+    )
     v = v[(v["start"] > v["prediction_time"]) & (v["start"] <= v["prediction_time"] + pd.Timedelta(days=365))]
     asked["event"] = pd.Series(pd.NaT, asked.index, dtype="datetime64[us]")
     died = asked["subject_id"].map(line["death"]) < asked["prediction_time"] + pd.Timedelta(days=365)
     task = label("high use", asked, line, 365.0, [("died in the year", died)])
     counts = task.labels["subject_id"].map(v.groupby("subject_id").size()).fillna(0)
     split = events.splits().reindex(task.labels["subject_id"]).to_numpy()
-    if not (split == "train").any(): raise TaskError("high use: no training patient to draw the line on.")
+    if not (split == "train").any():
+        raise TaskError("high use: no training patient to draw the line on.")
     limit = np.quantile(counts[split == "train"], quantile)
-    return Task("high use", task.labels.assign(boolean_value=counts > limit), task.aside, f"More than {limit:g} visits in the next year.")
+    return Task(
+        "high use",
+        task.labels.assign(boolean_value=counts > limit),
+        task.aside,
+        f"More than {limit:g} visits in the next year.",
+    )
 
 # %% ../../nbs/6_tasks/05_task.ipynb #b414708f
-def make_task(events, name, at=None, horizon=365.0, followed="cohort", lookback=None)->Task:
+def make_task(events, name, at=None, horizon=365.0, followed="cohort", lookback=None) -> Task:
     """A task by name: "mortality", "high use", "readmission" (its horizon is 30 days), "onset SNOMED//44054006", "onset ^Prediabetes" (a pattern for descriptions), a ladder of `LADDERS`, or a parquet file of MEDS labels.
     `horizon`: days; 0: survival. `at`: a date, a Series of dates by subject_id, or "visits"; default: as late as the horizon allows, for survival five years before the end of the data. Readmission and ladders have moments of their own, and a date says from when on. `followed`: as of `timeline`."""
     return _named(events, name, at, horizon, followed).looking_back(lookback)
 
+
 def _named(events, name, at, horizon, followed):
-    if Path(name).suffix == ".parquet" or Path(name).is_dir(): return _timed(read_labels(name, events), horizon)
+    if Path(name).suffix == ".parquet" or Path(name).is_dir():
+        return _timed(read_labels(name, events), horizon)
     kind, _gap, what = str(name).partition(" ")
     days = horizon or None
-    if kind != "onset": choose(str(name), {**dict.fromkeys(("mortality", "high use", "readmission", "onset CODE"), 1), **LADDERS}, "task")
-    if name in LADDERS: return progression(events, name, days, followed, start=_start(name, at))
-    if name == "readmission": return readmission(events, followed=followed, start=_start(name, at))
+    if kind != "onset":
+        choose(
+            str(name),
+            {**dict.fromkeys(("mortality", "high use", "readmission", "onset CODE"), 1), **LADDERS},
+            "task",
+        )
+    if name in LADDERS:
+        return progression(events, name, days, followed, start=_start(name, at))
+    if name == "readmission":
+        return readmission(events, followed=followed, start=_start(name, at))
     if at is None:
         whole = "cohort" if followed == "subject" or isinstance(followed, (int, float)) else followed
-        at = (timeline(events, whole)["until"].max() - pd.Timedelta(days=365 if name == "high use" else days or 5 * 365)).normalize()
-    if name == "mortality": return mortality(events, at, days, followed)
-    if name == "high use": return high_use(events, at, followed=followed)
-    if not what: raise ValueError("task 'onset': expected a code or a pattern after it, such as 'onset SNOMED//44054006' or 'onset ^Prediabetes'.")
+        at = (
+            timeline(events, whole)["until"].max()
+            - pd.Timedelta(days=365 if name == "high use" else days or 5 * 365)
+        ).normalize()
+    if name == "mortality":
+        return mortality(events, at, days, followed)
+    if name == "high use":
+        return high_use(events, at, followed=followed)
+    if not what:
+        raise ValueError(
+            "task 'onset': expected a code or a pattern after it, such as 'onset SNOMED//44054006' or 'onset ^Prediabetes'."
+        )
     return onset(events, what if "//" in what else re.compile(what), at, days, followed, name=what)
 
+
 def _start(name, at):
-    if isinstance(at, pd.Series): raise ValueError(f"{name} has moments of its own; at: expected None, or the date from which on it is asked.")
+    if isinstance(at, pd.Series):
+        raise ValueError(
+            f"{name} has moments of its own; at: expected None, or the date from which on it is asked."
+        )
     return None if at == "visits" else at
 
+
 def _timed(task, horizon):
-    if not horizon and "float_value" not in task.labels: raise TaskError(f"{task.name}: horizon 0 asks when, and these labels say only whether; expected a column 'float_value', days to the event or to the end of the watch.")
+    if not horizon and "float_value" not in task.labels:
+        raise TaskError(
+            f"{task.name}: horizon 0 asks when, and these labels say only whether; expected a column 'float_value', days to the event or to the end of the watch."
+        )
     return task
 
 # %% ../../nbs/6_tasks/05_task.ipynb #258feda9
 def read_labels(
-    source: object, # a table in the MEDS label schema, or a parquet file or folder of such
-    events: Events | None = None, # then `subject_id` is the source's own number of a patient, if there patients have numbers
-    name: str | None = None, # of the task
-    inclusive: bool | None = None, # whether what happens at the prediction time is known; default: yes, as the MEDS label standard says; no for files of `write_labels`
+    source: object,  # a table in the MEDS label schema, or a parquet file or folder of such
+    events: Events
+    | None = None,  # then `subject_id` is the source's own number of a patient, if there patients have numbers
+    name: str | None = None,  # of the task
+    inclusive: bool
+    | None = None,  # whether what happens at the prediction time is known; default: yes, as the MEDS label standard says; no for files of `write_labels`
 ) -> Task:
     """A task from labels. `write_labels` marks its files: in those, as without `events`, `subject_id` is the one here.
     Raises `DataError` by column."""
     where = name or (str(source) if isinstance(source, (str, Path)) else "labels")
-    frame, marks = (source, {}) if isinstance(source, pd.DataFrame) else tables_of(source, "labels in the MEDS label schema")
+    frame, marks = (
+        (source, {})
+        if isinstance(source, pd.DataFrame)
+        else tables_of(source, "labels in the MEDS label schema")
+    )
     for column in LABELS:
-        if column not in frame: raise DataError(f"{where}: column {column!r} is missing; found {shown(frame.columns, LABELS)}; expected the MEDS label schema: {', '.join(LABELS)}.")
-        if frame[column].isna().any(): raise DataError(f"{where}: column {column!r}, row {int(np.argmax(frame[column].isna()))}: empty; expected a value.")
+        if column not in frame:
+            raise DataError(
+                f"{where}: column {column!r} is missing; found {shown(frame.columns, LABELS)}; expected the MEDS label schema: {', '.join(LABELS)}."
+            )
+        if frame[column].isna().any():
+            raise DataError(
+                f"{where}: column {column!r}, row {int(np.argmax(frame[column].isna()))}: empty; expected a value."
+            )
     odd = ~frame["boolean_value"].isin([True, False])
-    if odd.any(): raise DataError(f"{where}: column 'boolean_value', row {int(np.argmax(odd))}: found {shape(frame['boolean_value'][odd].iloc[0])}; expected true or false.")
-    try: out = frame.assign(prediction_time=without_zone(frame["prediction_time"])).astype(LABELS)
-    except (ValueError, TypeError) as e: raise DataError(f"{where}: {type(e).__name__}; expected the MEDS label schema: {', '.join(f'{k} {v}' for k, v in LABELS.items())}.") from None
-    if events is not None and not marks: out["subject_id"] = _own_numbers(out["subject_id"], events, where)
-    if marks.get(STRICT) == "yes": out["prediction_time"] += pd.Timedelta(microseconds=1)   # as it was before `standard`
-    if inclusive is None: inclusive = not marks or marks.get(STRICT) == "no"
+    if odd.any():
+        raise DataError(
+            f"{where}: column 'boolean_value', row {int(np.argmax(odd))}: found {shape(frame['boolean_value'][odd].iloc[0])}; expected true or false."
+        )
+    try:
+        out = frame.assign(prediction_time=without_zone(frame["prediction_time"])).astype(LABELS)
+    except (ValueError, TypeError) as e:
+        raise DataError(
+            f"{where}: {type(e).__name__}; expected the MEDS label schema: {', '.join(f'{k} {v}' for k, v in LABELS.items())}."
+        ) from None
+    if events is not None and not marks:
+        out["subject_id"] = _own_numbers(out["subject_id"], events, where)
+    if marks.get(STRICT) == "yes":
+        out["prediction_time"] += pd.Timedelta(microseconds=1)  # as it was before `standard`
+    if inclusive is None:
+        inclusive = not marks or marks.get(STRICT) == "no"
     known = "What happens at the prediction time itself is known." if inclusive else ""
     columns = [*LABELS, *(["float_value"] if "float_value" in out else [])]
     return Task(Path(where).stem, out[columns].reset_index(drop=True), question=known, inclusive=inclusive)
 
+
 MARK, STRICT = {"ehrseq": "subject_id: of this library, not of the source"}, "ehrseq_strictly_before"
+
 
 def _own_numbers(ids, events, where):
     people = events.subjects.execute()
     own = pd.to_numeric(people["source_id"], errors="coerce")
-    if own.isna().any(): return ids                                                                     # Synthea's ids are no numbers: these can only be ours
+    if own.isna().any():
+        return ids  # Synthea's ids are no numbers: these can only be ours
     found = ids.map(pd.Series(people["subject_id"].to_numpy(), own.astype("int64")))
-    if found.isna().any(): raise DataError(f"{where}: column 'subject_id', row {int(np.argmax(found.isna()))}: found a subject that is not there; expected one of {events.report.source}.")
+    if found.isna().any():
+        raise DataError(
+            f"{where}: column 'subject_id', row {int(np.argmax(found.isna()))}: found a subject that is not there; expected one of {events.report.source}."
+        )
     return found.astype("int64")
 
-def write_labels(task, path)->Path:
+
+def write_labels(task, path) -> Path:
     """The labels as a parquet file in the MEDS label schema (`Task.standard`), marked as numbering the subjects as this library
     does."""
-    import pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     l = task.standard()
-    columns = {"subject_id": pa.array(l["subject_id"], pa.int64()), "prediction_time": pa.array(l["prediction_time"].astype("datetime64[us]"), pa.timestamp("us")), "boolean_value": pa.array(l["boolean_value"], pa.bool_())}
-    if "float_value" in l: columns["float_value"] = pa.array(l["float_value"].astype("float32"), pa.float32())
-    pq.write_table(pa.table(columns).replace_schema_metadata(MARK | {STRICT: "no" if task.inclusive else "yes"}), path)
+    columns = {
+        "subject_id": pa.array(l["subject_id"], pa.int64()),
+        "prediction_time": pa.array(l["prediction_time"].astype("datetime64[us]"), pa.timestamp("us")),
+        "boolean_value": pa.array(l["boolean_value"], pa.bool_()),
+    }
+    if "float_value" in l:
+        columns["float_value"] = pa.array(l["float_value"].astype("float32"), pa.float32())
+    pq.write_table(
+        pa.table(columns).replace_schema_metadata(MARK | {STRICT: "no" if task.inclusive else "yes"}), path
+    )
     return Path(path)

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
+    from ehrseq.training.checkpoint import save_pretrained as save_pretrained
     from ehrseq.training.train import (
         Settings as Settings,
+    )
+    from ehrseq.training.train import (
         TrainingError as TrainingError,
+    )
+    from ehrseq.training.train import (
         find_learning_rate as find_learning_rate,
     )
-    from ehrseq.training.checkpoint import save_pretrained as save_pretrained
 
 _NAMES = {
     "Settings": "train",

@@ -14,47 +14,68 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
 from ..data import vocab as vocabs
-from ..encoders.encoder import Config, encoder_class
 from ..data.folders import SUMS, check_seal, private_folder, read_json, seal, write_atomic, write_json
-from .weights import FORMAT_VERSION, build, check_tensors, heads, read_config, read_weights, tensors_in
+from ..encoders.encoder import Config, encoder_class
+from ehrseq.training.weights import (
+    FORMAT_VERSION,
+    build,
+    check_tensors,
+    heads,
+    read_config,
+    read_weights,
+    tensors_in,
+)
 
 # %% ../../nbs/5_training/25_checkpoint.ipynb #664516e7
 @dataclass(frozen=True)
 class Pretrained:
     "An encoder with its vocabulary, as loaded from a folder."
+
     encoder: nn.Module
     vocab: vocabs.Vocab
     config: dict
-    folder: Path           # where it lies: for a name on the hub, the copy on this machine
+    folder: Path  # where it lies: for a name on the hub, the copy on this machine
     objective_state: dict  # weights of the objective's heads, to go on training or to score with
 
 # %% ../../nbs/5_training/25_checkpoint.ipynb #4a921845
 FILES = ("config.json", "model.safetensors", "vocab.json")
+
 
 def save_pretrained(folder, encoder, vocab, name, objective=None, extra=None, card=""):
     """Write `config.json`, `model.safetensors`, `vocab.json` and the model card into `folder`, the
     configuration last; then seal them. Raises `ValueError` for weights that are not finite."""
     folder = private_folder(folder)
     parts = {"encoder": encoder, **({"objective": objective} if objective is not None else {})}
-    weights = {f"{p}.{n}": t.detach().cpu().contiguous() for p, m in parts.items() for n, t in m.state_dict().items()}
+    weights = {
+        f"{p}.{n}": t.detach().cpu().contiguous() for p, m in parts.items() for n, t in m.state_dict().items()
+    }
     wrong = next((n for n, t in weights.items() if not t.isfinite().all()), None)
-    if wrong: raise ValueError(f"{folder}: {wrong} holds a number that is not finite; nothing is written.")
+    if wrong:
+        raise ValueError(f"{folder}: {wrong} holds a number that is not finite; nothing is written.")
     write_atomic(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
     vocabs.save(vocab, folder / "vocab.json")
     write_atomic(folder / "README.md", card)
-    write_json(folder / "config.json", {"format_version": FORMAT_VERSION, "library_name": "ehrseq", "encoder": name,
-                                        "objective": getattr(objective, "name", None), "model": encoder.config.to_dict(), **(extra or {})})
+    write_json(
+        folder / "config.json",
+        {
+            "format_version": FORMAT_VERSION,
+            "library_name": "ehrseq",
+            "encoder": name,
+            "objective": getattr(objective, "name", None),
+            "model": encoder.config.to_dict(),
+            **(extra or {}),
+        },
+    )
     seal(folder, FILES)
 
 # %% ../../nbs/5_training/25_checkpoint.ipynb #e40ca19a
 def from_pretrained(
-    folder: Path | str, # a local folder, or "owner/name" on the Hugging Face hub
-    trust: bool | str | tuple = False, # True, or a name: a class outside ehrseq may be imported and run
+    folder: Path | str,  # a local folder, or "owner/name" on the Hugging Face hub
+    trust: bool | str | tuple = False,  # True, or a name: a class outside ehrseq may be imported and run
 ) -> Pretrained:
     """An encoder and its vocabulary.
     Raises `ValueError` naming the file that is missing, damaged, of another version or not trusted."""
@@ -64,19 +85,25 @@ def from_pretrained(
     vocab = vocabs.load(folder / "vocab.json")
     model, name, where = Config(**config["model"]), config["encoder"], folder / "model.safetensors"
     if vocab.size != model.vocab_size:
-        raise ValueError(f"{folder / 'vocab.json'}: size {vocab.size:,}; "
-                         f"config.json has vocab_size {model.vocab_size:,}.")
+        raise ValueError(
+            f"{folder / 'vocab.json'}: size {vocab.size:,}; config.json has vocab_size {model.vocab_size:,}."
+        )
     tensors = tensors_in(where)
-    try: encoder = build(encoder_class(name, trust), name, model, tensors)
-    except ValueError as e: raise ValueError(f"{folder / 'config.json'}: {e}") from None
+    try:
+        encoder = build(encoder_class(name, trust), name, model, tensors)
+    except ValueError as e:
+        raise ValueError(f"{folder / 'config.json'}: {e}") from None
     state = _state(where, encoder, heads(config, encoder), tensors)
     encoder.load_state_dict(state["encoder"])
     return Pretrained(encoder.eval(), vocab, config, folder, state["objective"])
 
+
 def _state(where: Path, encoder: nn.Module, objective: dict, tensors: dict) -> dict:
     "The weights of both parts, each as expected."
-    try: check_tensors(objective, tensors, "objective")
-    except ValueError as e: raise ValueError(f"{where}: {e}") from None
+    try:
+        check_tensors(objective, tensors, "objective")
+    except ValueError as e:
+        raise ValueError(f"{where}: {e}") from None
     parts = {"encoder": encoder.state_dict(), "objective": objective}
     expected = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
     weights = read_weights(where, expected)
@@ -89,9 +116,14 @@ def _local(folder: Path | str) -> Path:
     path = Path(folder)
     if not path.exists() and str(folder).count("/") == 1 and not str(folder).startswith((".", "/")):
         from huggingface_hub import snapshot_download
+
         wanted = [*FILES, "metrics.json", "README.md", SUMS]
-        try: path = Path(snapshot_download(str(folder), allow_patterns=wanted))
-        except Exception as e: raise ValueError(f"{folder}: no such folder here, and not found on the hub ({type(e).__name__}).") from None
+        try:
+            path = Path(snapshot_download(str(folder), allow_patterns=wanted))
+        except Exception as e:
+            raise ValueError(
+                f"{folder}: no such folder here, and not found on the hub ({type(e).__name__})."
+            ) from None
     for name in FILES:
         if not (path / name).is_file():
             raise ValueError(f"{path}: {name} not found; expected a folder with {', '.join(FILES)}.")
@@ -100,62 +132,100 @@ def _local(folder: Path | str) -> Path:
 # %% ../../nbs/5_training/25_checkpoint.ipynb #6f968342
 class Checkpoints:
     "The last `keep` checkpoints of a run in `folder`. `identity` says which run: another one's are refused."
+
     def __init__(self, folder, identity=None, keep=2):
         self.folder, self.identity, self.keep = Path(folder), json.loads(json.dumps(identity or {})), keep
 
     @property
-    def all(self)->list:
+    def all(self) -> list:
         "Folders of checkpoints, the oldest first."
         return sorted(self.folder.glob("step-*"))
 
-    def save(self, step, tensors, values)->bool:
+    def save(self, step, tensors, values) -> bool:
         "Write a checkpoint; False, with a warning, if the disk does not take it (those before it stay)."
         aside, place = self.folder / f".{os.getpid()}.tmp", self.folder / f"step-{step:08d}"
         try:
             shutil.rmtree(aside, ignore_errors=True)
-            private_folder(self.folder); private_folder(aside)
-            write_atomic(aside / "tensors.safetensors", save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}))
+            private_folder(self.folder)
+            private_folder(aside)
+            write_atomic(
+                aside / "tensors.safetensors",
+                save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}),
+            )
             write_json(aside / "values.json", values)
-            write_json(aside / "manifest.json", {"format_version": FORMAT_VERSION, "identity": self.identity, "files": {f.name: _seal(f.read_bytes()) for f in sorted(aside.glob("*"))}})
+            write_json(
+                aside / "manifest.json",
+                {
+                    "format_version": FORMAT_VERSION,
+                    "identity": self.identity,
+                    "files": {f.name: _seal(f.read_bytes()) for f in sorted(aside.glob("*"))},
+                },
+            )
             shutil.rmtree(place, ignore_errors=True)
             os.rename(aside, place)
             _flush(self.folder)
         except OSError as e:
             shutil.rmtree(aside, ignore_errors=True)
-            warnings.warn(f"checkpoint at step {step} not written ({e}); training goes on, the last whole one is {self.all[-1].name if self.all else 'none'}.", stacklevel=2)
+            warnings.warn(
+                f"checkpoint at step {step} not written ({e}); training goes on, the last whole one is {self.all[-1].name if self.all else 'none'}.",
+                stacklevel=2,
+            )
             return False
-        for old in self.all[:-self.keep]: shutil.rmtree(old, ignore_errors=True)
+        for old in self.all[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
         return True
 
-    def load(self)->tuple | None:
+    def load(self) -> tuple | None:
         "Tensors and values of the newest whole checkpoint; None if there is none. Raises `ValueError` if it is of another run, or if all are damaged."
         for place in reversed(self.all):
-            try: manifest, tensors, values = _open(place)
+            try:
+                manifest, tensors, values = _open(place)
             except ValueError as e:
                 warnings.warn(f"{e}; the checkpoint before it is used.", stacklevel=2)
                 continue
             held = manifest["identity"]
-            other = [f"{k} {held.get(k)!r}, not {self.identity.get(k)!r}" for k in sorted({*held, *self.identity}) if held.get(k) != self.identity.get(k)]
-            if other: raise ValueError(f"{self.folder} holds a run that was stopped, with {'; '.join(other)}. Choose another folder, or resume=False to begin anew.")
+            other = [
+                f"{k} {held.get(k)!r}, not {self.identity.get(k)!r}"
+                for k in sorted({*held, *self.identity})
+                if held.get(k) != self.identity.get(k)
+            ]
+            if other:
+                raise ValueError(
+                    f"{self.folder} holds a run that was stopped, with {'; '.join(other)}. Choose another folder, or resume=False to begin anew."
+                )
             return tensors, values
-        if self.all: raise ValueError(f"{self.folder}: no whole checkpoint is left; resume=False begins anew.")
+        if self.all:
+            raise ValueError(f"{self.folder}: no whole checkpoint is left; resume=False begins anew.")
 
-    def clear(self): shutil.rmtree(self.folder, ignore_errors=True)
+    def clear(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-def _seal(content)->dict: return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+def _seal(content) -> dict:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
 
 def _flush(folder):
     "A renamed folder is on the disk only when its parent is."
-    if os.name == "nt": return
+    if os.name == "nt":
+        return
     handle = os.open(folder, os.O_RDONLY)
-    try: os.fsync(handle)
-    finally: os.close(handle)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
 
 def _open(place):
     "Manifest, tensors and values of a checkpoint, each file compared with its seal. Raises `ValueError` naming a damaged one."
-    try: manifest = read_json(place / "manifest.json")
-    except (OSError, ValueError): raise ValueError(f"{place / 'manifest.json'}: missing or damaged") from None
-    if manifest.get("format_version") != FORMAT_VERSION: raise ValueError(f"{place / 'manifest.json'}: format version {manifest.get('format_version')}; this ehrseq reads {FORMAT_VERSION}")
+    try:
+        manifest = read_json(place / "manifest.json")
+    except (OSError, ValueError):
+        raise ValueError(f"{place / 'manifest.json'}: missing or damaged") from None
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{place / 'manifest.json'}: format version {manifest.get('format_version')}; this ehrseq reads {FORMAT_VERSION}"
+        )
     files, content = manifest.get("files"), {}
     whole = isinstance(files, dict) and set(files) == {"tensors.safetensors", "values.json"}
     if not whole or not isinstance(manifest.get("identity"), dict):
@@ -167,6 +237,7 @@ def _open(place):
             raise ValueError(f"{place / 'manifest.json'}: {name}: expected bytes and sha256")
         if found["bytes"] != expected["bytes"]:
             raise ValueError(f"{place / name}: {found['bytes']:,} bytes, expected {expected['bytes']!s:.20}")
-        if found != expected: raise ValueError(f"{place / name}: its checksum differs from the manifest's")
-    tensors = dict(sorted(load(content["tensors.safetensors"]).items()))               # in the same order in every process
+        if found != expected:
+            raise ValueError(f"{place / name}: its checksum differs from the manifest's")
+    tensors = dict(sorted(load(content["tensors.safetensors"]).items()))  # in the same order in every process
     return manifest, tensors, json.loads(content["values.json"])

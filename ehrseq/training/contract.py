@@ -15,53 +15,85 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..encoders.attention import Attention, record
 from ..data.batch import Batch, Loader, collate, recent_windows
-from .checkpoint import Checkpoints, from_pretrained, save_pretrained
-from ..encoders.encoder import Config, encoder_class
 from ..data.sequences import Sequences
-from ..objectives.objective import OBJECTIVES, make_objective
-from .train import Settings, seed_everything, train
 from ..data.vocab import FIRST_CODE, SEP, Vocab
+from ..encoders.attention import Attention, record
+from ..encoders.encoder import Config, encoder_class
+from ..objectives.objective import OBJECTIVES, make_objective
+from .checkpoint import Checkpoints, from_pretrained, save_pretrained
+from .train import Settings, seed_everything, train
 
 # %% ../../nbs/5_training/60_contract.ipynb #6e67674f
-def example_sequences(vocab_size=1000, seed=0)->Sequences:
+def example_sequences(vocab_size=1000, seed=0) -> Sequences:
     "Six made-up patients."
     rng = np.random.default_rng(seed)
-    visits = [np.repeat(np.arange(len(n)), n) for n in ([1], [3], [1, 1, 2], [2, 12, 1, 4], [5] * 8, [1] * 20)]
+    visits = [
+        np.repeat(np.arange(len(n)), n) for n in ([1], [3], [1, 1, 2], [2, 12, 1, 4], [5] * 8, [1] * 20)
+    ]
     size = np.array([len(v) for v in visits])
     day = np.concatenate([np.cumsum(rng.integers(1, 900, v[-1] + 1))[v] for v in visits])
-    code = np.concatenate([np.concatenate([rng.choice(np.arange(FIRST_CODE, vocab_size), n, False) for n in np.bincount(v)]) for v in visits])
-    return Sequences(code.astype(np.int32), (day + 9_000).astype(np.int32), np.concatenate(visits).astype(np.int32), day.astype(np.int32), np.append(0, np.cumsum(size)), np.arange(6))
+    code = np.concatenate(
+        [
+            np.concatenate([rng.choice(np.arange(FIRST_CODE, vocab_size), n, False) for n in np.bincount(v)])
+            for v in visits
+        ]
+    )
+    return Sequences(
+        code.astype(np.int32),
+        (day + 9_000).astype(np.int32),
+        np.concatenate(visits).astype(np.int32),
+        day.astype(np.int32),
+        np.append(0, np.cumsum(size)),
+        np.arange(6),
+    )
 
-def example_batch(vocab_size=1000, max_seq_length=50, seed=0)->Batch:
+
+def example_batch(vocab_size=1000, max_seq_length=50, seed=0) -> Batch:
     "Their most recent windows: (6 t)."
     return collate(s := example_sequences(vocab_size, seed), recent_windows(s, np.arange(6), max_seq_length))
 
 # %% ../../nbs/5_training/60_contract.ipynb #3b6f7e5c
-def _same(a, b, eps=1e-5): return bool((a - b).abs().max() < eps)
+def _same(a, b, eps=1e-5):
+    return bool((a - b).abs().max() < eps)
+
 
 def shapes(encoder, batch):
     c, e = encoder.config, encoder(batch)
-    return (e.tokens.shape == (*batch.codes.shape, c.hidden_dim) and e.patient.shape == (len(batch), c.hidden_dim) and bool(e.tokens.isfinite().all() & e.patient.isfinite().all())
-            and tuple(encoder.code_embedding.weight.shape) == (c.vocab_size, c.embedding_dim))
+    return (
+        e.tokens.shape == (*batch.codes.shape, c.hidden_dim)
+        and e.patient.shape == (len(batch), c.hidden_dim)
+        and bool(e.tokens.isfinite().all() & e.patient.isfinite().all())
+        and tuple(encoder.code_embedding.weight.shape) == (c.vocab_size, c.embedding_dim)
+    )
+
 
 def padding(encoder, batch):
-    e, wide = encoder(batch), encoder(batch.map(lambda x: torch.nn.functional.pad(x, (0, 9)) if x.dim() > 1 else x))
+    e, wide = (
+        encoder(batch),
+        encoder(batch.map(lambda x: torch.nn.functional.pad(x, (0, 9)) if x.dim() > 1 else x)),
+    )
     same = _same(wide.patient, e.patient) and _same(wide.tokens[:, :-9][batch.mask], e.tokens[batch.mask])
     for row, n in enumerate(batch.mask.sum(1).tolist()):
-        alone = encoder(batch[row:row + 1].map(lambda x: x[:, :n] if x.dim() > 1 else x))
+        alone = encoder(batch[row : row + 1].map(lambda x: x[:, :n] if x.dim() > 1 else x))
         same &= _same(alone.patient[0], e.patient[row]) and _same(alone.tokens[0], e.tokens[row, :n])
     return same
 
-def one_code(encoder, batch): return bool(encoder(batch[:1].map(lambda x: x[:, :3] if x.dim() > 1 else x)).patient.isfinite().all())
+
+def one_code(encoder, batch):
+    return bool(encoder(batch[:1].map(lambda x: x[:, :3] if x.dim() > 1 else x)).patient.isfinite().all())
+
 
 def gradients(encoder, batch):
     with torch.enable_grad():
         encoder.zero_grad()
         e, g = encoder(batch), torch.Generator().manual_seed(0)
-        ((e.tokens * torch.randn(e.tokens.shape, generator=g))[batch.mask].sum() + (e.patient * torch.randn(e.patient.shape, generator=g)).sum()).backward()
+        (
+            (e.tokens * torch.randn(e.tokens.shape, generator=g))[batch.mask].sum()
+            + (e.patient * torch.randn(e.patient.shape, generator=g)).sum()
+        ).backward()
     return not [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
 
 def objectives(encoder, batch):
     generator, heard = torch.Generator().manual_seed(0), True
@@ -71,14 +103,22 @@ def objectives(encoder, batch):
         with torch.enable_grad():
             loss = objective.loss(encoder, *objective.prepare(batch, generator)).value
             loss.backward()
-        moved = sum(float(p.grad.abs().sum()) for p in encoder.parameters() if p.grad is not None and p is not encoder.code_embedding.weight)
+        moved = sum(
+            float(p.grad.abs().sum())
+            for p in encoder.parameters()
+            if p.grad is not None and p is not encoder.code_embedding.weight
+        )
         heard &= bool(loss.isfinite()) and moved > 0
     return heard
 
+
 def dropout(encoder, batch):
     still = torch.equal(encoder(batch).patient, encoder(batch).patient)
-    encoder.train(); noisy = not _same(encoder(batch).tokens[batch.mask], encoder(batch).tokens[batch.mask]); encoder.eval()
+    encoder.train()
+    noisy = not _same(encoder(batch).tokens[batch.mask], encoder(batch).tokens[batch.mask])
+    encoder.eval()
     return still and noisy
+
 
 def saved(encoder, batch):
     codes, names = (tuple(f"{what}{i}" for i in range(9)) for what in ("X//", "name"))
@@ -88,41 +128,70 @@ def saved(encoder, batch):
         save_pretrained(folder, encoder, vocab, name)
         return torch.equal(from_pretrained(folder, trust=name).encoder(batch).tokens, encoder(batch).tokens)
 
+
 class Stopping(Loader):
     "A loader at whose batch `stop` of epoch 1 someone presses Ctrl-C."
+
     stop = None
+
     def since(self, position):
         for k, batch in enumerate(super().since(position), position):
-            if (self.epoch, k) == (1, self.stop): signal.raise_signal(signal.SIGINT)
+            if (self.epoch, k) == (1, self.stop):
+                signal.raise_signal(signal.SIGINT)
             yield batch
+
 
 def resumed(encoder, batch):
     s, first = example_sequences(encoder.config.vocab_size), (encoder, make_objective("mlm+nvp", encoder))
+
     def trained(folder, *stops):
         seed_everything(0)
         for stop in (*stops, None):
             e, o = copy.deepcopy(first)
             loader, valid = Stopping(s, np.arange(6), 20, 2), Loader(s, np.arange(3), 20, 2, recent=True)
             loader.stop = stop
-            try: train(e, o, loader, valid, Settings(epochs=3, evaluations=4), "cpu", None, False, folder and Checkpoints(folder))
-            except KeyboardInterrupt: continue
+            try:
+                train(
+                    e,
+                    o,
+                    loader,
+                    valid,
+                    Settings(epochs=3, evaluations=4),
+                    "cpu",
+                    None,
+                    False,
+                    folder and Checkpoints(folder),
+                )
+            except KeyboardInterrupt:
+                continue
         return torch.cat([p.flatten() for p in e.parameters()])
+
     with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
-        return torch.equal(trained(None), trained(folder, 0, 2))                     # stopped at an epoch's end, and in the middle of the next
+        return torch.equal(
+            trained(None), trained(folder, 0, 2)
+        )  # stopped at an epoch's end, and in the middle of the next
 
 # %% ../../nbs/5_training/60_contract.ipynb #25b45b99
 def _reversed_visits(batch):
     "Where each token goes when the codes of every visit are turned around: (b t)."
     t = batch.codes.shape[1]
-    key = batch.visit_order * 3 * t + torch.where(batch.visits > 0, -batch.positions, t * (batch.codes == SEP)) + 4 * t * t * ~batch.mask
+    key = (
+        batch.visit_order * 3 * t
+        + torch.where(batch.visits > 0, -batch.positions, t * (batch.codes == SEP))
+        + 4 * t * t * ~batch.mask
+    )
     return key.argsort(1)
+
 
 def code_order(encoder, batch):
     "True if the patient vector stays, and each code takes its vector along, when codes of a visit change places."
     to = _reversed_visits(batch)
     moved = batch.replace(codes=batch.codes.gather(1, to))
     e, m = encoder(batch), encoder(moved)
-    return _same(m.patient, e.patient) and _same(m.tokens[batch.mask], e.tokens.gather(1, to[..., None].expand_as(e.tokens))[batch.mask])
+    return _same(m.patient, e.patient) and _same(
+        m.tokens[batch.mask], e.tokens.gather(1, to[..., None].expand_as(e.tokens))[batch.mask]
+    )
+
 
 def visit_order(encoder, batch):
     "True if the patient vector stays when two visits change their codes and ages."
@@ -130,33 +199,54 @@ def visit_order(encoder, batch):
     a, b = (one.visits[0] == 2).nonzero()[:, 0], (one.visits[0] == one.visits.max()).nonzero()[:, 0]
     to = torch.arange(one.codes.shape[1])
     to[a], to[b] = b, a
-    return _same(encoder(one.replace(codes=one.codes[:, to], ages=one.ages[:, to])).patient, encoder(one).patient)
+    return _same(
+        encoder(one.replace(codes=one.codes[:, to], ages=one.ages[:, to])).patient, encoder(one).patient
+    )
+
 
 def taps(encoder, batch):
     e = encoder(batch)
-    with record(encoder) as weights: tapped = encoder(batch)
+    with record(encoder) as weights:
+        tapped = encoder(batch)
     rows = [w.sum(-1) for w in weights.values()]
-    return (_same(tapped.patient, e.patient) and len(weights) == sum(isinstance(m, Attention) for m in encoder.modules())
-            and all(tuple(w.shape[2:]) == 2 * batch.codes.shape[1:] and _same(w.sum((1, 2)) * ~batch.mask, torch.zeros(())) for w in weights.values())
-            and all(bool((((r - 1).abs() < 1e-4) | (r == 0))[:, :, None].transpose(1, 3)[batch.mask].all()) for r in rows))
+    return (
+        _same(tapped.patient, e.patient)
+        and len(weights) == sum(isinstance(m, Attention) for m in encoder.modules())
+        and all(
+            tuple(w.shape[2:]) == 2 * batch.codes.shape[1:]
+            and _same(w.sum((1, 2)) * ~batch.mask, torch.zeros(()))
+            for w in weights.values()
+        )
+        and all(
+            bool((((r - 1).abs() < 1e-4) | (r == 0))[:, :, None].transpose(1, 3)[batch.mask].all())
+            for r in rows
+        )
+    )
 
 # %% ../../nbs/5_training/60_contract.ipynb #faa908f6
 PROMISES = (shapes, padding, one_code, gradients, objectives, dropout, saved, resumed, taps)
 
+
 def check(
-    encoder, # a name of the registry, or "package.module:Class"
+    encoder,  # a name of the registry, or "package.module:Class"
     tier="small",
-)->pd.Series:
+) -> pd.Series:
     "Run an encoder through every promise. Raises `ValueError` naming those it breaks."
     cls = encoder_class(encoder, trust=True)
     torch.manual_seed(0)
     model, batch, held = cls(Config.from_tier(tier)).eval(), example_batch(), {}
     claims = getattr(cls, "claims", ())
     with torch.no_grad():
-        for promise in PROMISES: held[promise.__name__] = promise(model, batch)
+        for promise in PROMISES:
+            held[promise.__name__] = promise(model, batch)
         for order in (code_order, visit_order):
             name = order.__name__.replace("_", " ")
-            held[f"{'ignores' if name in claims else 'uses'} {name}"] = order(model, batch) == (name in claims)
+            held[f"{'ignores' if name in claims else 'uses'} {name}"] = order(model, batch) == (
+                name in claims
+            )
     broken = [name for name, ok in held.items() if not ok]
-    if broken: raise ValueError(f"encoder {encoder!r} breaks: {', '.join(broken)}; see nbs/47_contract.ipynb for what each means.")
+    if broken:
+        raise ValueError(
+            f"encoder {encoder!r} breaks: {', '.join(broken)}; see nbs/47_contract.ipynb for what each means."
+        )
     return pd.Series(held, name=str(encoder))

@@ -9,7 +9,7 @@ __all__ = ['SHEETS', 'SHARE', 'LAUNCH', 'JOBS', 'RATES', 'PRICES', 'Sheet', 'rec
 # %% ../../nbs/5_training/40_forecast.ipynb #c9bb49c2
 import time
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 
 import pandas as pd
@@ -18,34 +18,58 @@ import psutil
 from ..data.batch import Loader
 from ..encoders.encoder import Config, encoder_class, parameter_count
 from ..objectives.objective import make_objective
-from ..tiers import TARGETS, TIERS, target as find_target, tier as find_tier
+from ..tiers import TARGETS, TIERS
+from ..tiers import target as find_target
+from ..tiers import tier as find_tier
 from .train import Learner, Machine, Settings, calibrate, clock, expected_peak, peak_memory
 
 # %% ../../nbs/5_training/40_forecast.ipynb #02d11376
 @dataclass(frozen=True)
 class Sheet:
     "What a data sheet says of a target: teraflops in the precision used, GiB of memory."
+
     teraflops: float
     memory: float
 
-SHEETS = {"m1": Sheet(2.6, 16), "rtx3060": Sheet(25, 12), "a40": Sheet(150, 48), "h200": Sheet(990, 141)}   # dense; fp32 on M1, bf16 with fp32 sums elsewhere
-SHARE, LAUNCH, JOBS = 0.2, 8e-6, (80, 60)    # of the peak that small matrices reach; seconds a job; jobs a step: for the ends, for each layer
 
-def reckon(t, encoder, objective, loader, g)->tuple:
+SHEETS = {
+    "m1": Sheet(2.6, 16),
+    "rtx3060": Sheet(25, 12),
+    "a40": Sheet(150, 48),
+    "h200": Sheet(990, 141),
+}  # dense; fp32 on M1, bf16 with fp32 sums elsewhere
+SHARE, LAUNCH, JOBS = (
+    0.2,
+    8e-6,
+    (80, 60),
+)  # of the peak that small matrices reach; seconds a job; jobs a step: for the ends, for each layer
+
+
+def reckon(t, encoder, objective, loader, g) -> tuple:
     "Seconds a step and peak bytes on target `g`, from its sheet."
     c, b, n = encoder.config, loader.batch_size, loader.max_seq_length
-    work = 6 * parameter_count(encoder, objective, embedding=False) * b * n + 12 * c.num_layers * c.hidden_dim * n * n * b
+    work = (
+        6 * parameter_count(encoder, objective, embedding=False) * b * n
+        + 12 * c.num_layers * c.hidden_dim * n * n * b
+    )
     batches, start = iter(loader), time.perf_counter()
     cut = [next(batches, None) for _ in range(8)]
     cutting = (time.perf_counter() - start) / len(cut)
     micro = g.micro_batch(t, b)
-    held = 16 * parameter_count(encoder, objective) + 4 * micro * n * (c.num_layers * 14 * c.hidden_dim + 0.15 * c.vocab_size)   # weights, gradient, two moments; what backward needs
-    return max(work / (SHARE * SHEETS[g.name].teraflops * 1e12), LAUNCH * (JOBS[0] + JOBS[1] * c.num_layers) * -(-b // micro), cutting), int(held) + 2**29
+    held = 16 * parameter_count(encoder, objective) + 4 * micro * n * (
+        c.num_layers * 14 * c.hidden_dim + 0.15 * c.vocab_size
+    )  # weights, gradient, two moments; what backward needs
+    return max(
+        work / (SHARE * SHEETS[g.name].teraflops * 1e12),
+        LAUNCH * (JOBS[0] + JOBS[1] * c.num_layers) * -(-b // micro),
+        cutting,
+    ), int(held) + 2**29
 
 # %% ../../nbs/5_training/40_forecast.ipynb #aefc6a4e
 @dataclass(frozen=True)
 class Forecast:
     "Steps, seconds, peak bytes and price of a run; `source` says how they were found."
+
     tier: str
     target: str
     encoder: str
@@ -58,35 +82,44 @@ class Forecast:
     source: str
 
     @property
-    def cost(self): return self.seconds / 3600 * self.price_per_hour
+    def cost(self):
+        return self.seconds / 3600 * self.price_per_hour
+
     def __str__(self):
         price = f", {self.cost:.2f} at {self.price_per_hour:g} an hour" if self.price_per_hour else ""
         return f"{self.encoder}, {self.objective}, {self.tier} on {self.target}, {self.epochs:g} epochs: {self.steps:,} steps, about {clock(self.seconds)}, {self.memory / 2**30:.1f} GiB{price} ({self.source})"
 
+
 def forecast(
-    cohort, # of `tokenize`
+    cohort,  # of `tokenize`
     tier="small",
-    target="auto", # a hardware target, here or elsewhere
+    target="auto",  # a hardware target, here or elsewhere
     epochs=10,
-    price_per_hour=0.0, # in whatever currency
+    price_per_hour=0.0,  # in whatever currency
     encoder="behrt",
     objective="mlm",
-    seconds=5.0, # of measuring, if the target is here
-)->Forecast:
+    seconds=5.0,  # of measuring, if the target is here
+) -> Forecast:
     "What `pretrain` with these words will take. Raises `ValueError` for unknown ones."
     t, g = find_tier(tier), find_target(target)
     e = encoder_class(encoder, trust=True)(Config.from_tier(t, vocab_size=cohort.vocab.size))
     o = make_objective(objective, e, len(cohort.vocab))
     loader = Loader(cohort.sequences, cohort.rows("train"), t.max_seq_length, t.batch_size)
     steps, settings = max(1, round(epochs * len(loader))), Settings(epochs=epochs)
-    if g.is_here: took, memory, source = _measure(e, o, cohort, loader, g, settings, steps, seconds)
+    if g.is_here:
+        took, memory, source = _measure(e, o, cohort, loader, g, settings, steps, seconds)
     elif len(rate := rates(t.name, g.name, encoder, objective)):
         row = rate.iloc[-1]
-        took, memory, source = steps * row["seconds_per_step"], int(row["memory_bytes"]), f"rate of {row['date']}, {row['machine']}"
+        took, memory, source = (
+            steps * row["seconds_per_step"],
+            int(row["memory_bytes"]),
+            f"rate of {row['date']}, {row['machine']}",
+        )
     else:
         each, memory = reckon(t, e, o, loader, g)
         took, source = steps * each, "reckoned from data sheets, not measured"
     return Forecast(t.name, g.name, encoder, objective, epochs, steps, took, memory, price_per_hour, source)
+
 
 def _measure(encoder, objective, cohort, loader, g, settings, steps, seconds):
     machine = Machine.of(g, loader)
@@ -95,28 +128,45 @@ def _measure(encoder, objective, cohort, loader, g, settings, steps, seconds):
     each = calibrate(learner, loader, settings, machine, seconds)
     start = time.perf_counter()
     learner.evaluate(Loader(cohort.sequences, cohort.rows("valid"), loader.max_seq_length, 32, recent=True))
-    return steps * each + settings.evaluations * (time.perf_counter() - start), expected_peak(machine.device, before), "measured on this machine, now"
+    return (
+        steps * each + settings.evaluations * (time.perf_counter() - start),
+        expected_peak(machine.device, before),
+        "measured on this machine, now",
+    )
 
 # %% ../../nbs/5_training/40_forecast.ipynb #bcd21025
-RATES = Path(str(files("ehrseq"))) / "rates.csv"
+RATES = Path(str(resources.files("ehrseq"))) / "rates.csv"
 
-def rates(tier=None, target=None, encoder=None, objective=None)->pd.DataFrame:
+
+def rates(tier=None, target=None, encoder=None, objective=None) -> pd.DataFrame:
     "Measured rates: tier, target, encoder, objective, seconds_per_step, memory_bytes, machine, date; of those asked for."
     table = pd.read_csv(RATES)
     for column, value in (("tier", tier), ("target", target), ("encoder", encoder), ("objective", objective)):
-        if value is not None: table = table[table[column] == value]
+        if value is not None:
+            table = table[table[column] == value]
     return table
 
 # %% ../../nbs/5_training/40_forecast.ipynb #8e535b81
 PRICES = {"a40": 0.40}
 
-def programme(cohort, epochs=10, encoder="behrt", objective="mlm", seconds=2.0)->pd.DataFrame:
+
+def programme(cohort, epochs=10, encoder="behrt", objective="mlm", seconds=2.0) -> pd.DataFrame:
     "A row for each tier × target: time, memory, whether it fits, price, and how that is known."
     rows = []
     for t in TIERS:
         for g in TARGETS:
             f = forecast(cohort, t, g, epochs, PRICES.get(g, 0.0), encoder, objective, seconds)
             limit = SHEETS[g].memory if g in SHEETS else psutil.virtual_memory().total / 2**30
-            rows.append({"tier": t, "target": g, "steps": f.steps, "time": clock(f.seconds), "memory GiB": round(f.memory / 2**30, 1), "fits": "yes" if f.memory < limit * 2**30 else "no",
-                         "price": round(f.cost, 2) if f.price_per_hour else "", "source": f.source})
+            rows.append(
+                {
+                    "tier": t,
+                    "target": g,
+                    "steps": f.steps,
+                    "time": clock(f.seconds),
+                    "memory GiB": round(f.memory / 2**30, 1),
+                    "fits": "yes" if f.memory < limit * 2**30 else "no",
+                    "price": round(f.cost, 2) if f.price_per_hour else "",
+                    "source": f.source,
+                }
+            )
     return pd.DataFrame(rows)

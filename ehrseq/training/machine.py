@@ -21,89 +21,157 @@ from ..encoders.encoder import Block, PreNormBlock
 # %% ../../nbs/5_training/05_machine.ipynb #3dee6a30
 class Learner(nn.Module):
     "Encoder and objective as one module: what an optimiser, or several machines, need to see."
+
     def __init__(self, encoder, objective):
         super().__init__()
         self.encoder, self.objective = encoder, objective
 
-    def forward(self, inputs, targets): return self.objective.loss(self.encoder, inputs, targets)
-    def evaluate(self, loader): return self.objective.evaluate(self.encoder, loader)
+    def forward(self, inputs, targets):
+        return self.objective.loss(self.encoder, inputs, targets)
+
+    def evaluate(self, loader):
+        return self.objective.evaluate(self.encoder, loader)
+
 
 class Machine:
     "What computes a step: this process and its device, `micro_batch` windows at once, and the other processes, if there are any."
-    halves = True   # the micro-batch, where memory runs out
-    def __init__(self, accelerator, micro_batch, compiled=False): self.accelerator, self.micro_batch, self.device, self.compiled = accelerator, micro_batch, accelerator.device, compiled
+
+    halves = True  # the micro-batch, where memory runs out
+
+    def __init__(self, accelerator, micro_batch, compiled=False):
+        self.accelerator, self.micro_batch, self.device, self.compiled = (
+            accelerator,
+            micro_batch,
+            accelerator.device,
+            compiled,
+        )
 
     @classmethod
     def of(cls, target, loader):
         "This process as a hardware target wants it, for the windows of a loader."
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
-        if not torch.distributed.is_initialized(): AcceleratorState._reset_state(reset_partial_state=True)    # accelerate would keep the first precision and device of a process for good
-        return cls(Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu"), target.micro_batch(loader), target.compile)
+
+        if not torch.distributed.is_initialized():
+            AcceleratorState._reset_state(
+                reset_partial_state=True
+            )  # accelerate would keep the first precision and device of a process for good
+        return cls(
+            Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu"),
+            target.micro_batch(loader),
+            target.compile,
+        )
 
     @property
-    def index(self): return self.accelerator.process_index
+    def index(self):
+        return self.accelerator.process_index
+
     @property
-    def processes(self): return self.accelerator.num_processes
+    def processes(self):
+        return self.accelerator.num_processes
 
     def take(self, learner):
         "The learner, as it is trained here."
         learner = self._place(learner)
-        if self.compiled: learner.compile(dynamic=True)
+        if self.compiled:
+            learner.compile(dynamic=True)
         return learner
 
-    def _place(self, learner): return learner.to(self.device)
+    def _place(self, learner):
+        return learner.to(self.device)
 
-    def backward(self, learner, inputs, targets)->float:
+    def backward(self, learner, inputs, targets) -> float:
         "Accumulate the gradient of one batch over micro-batches and processes; the loss of the whole. An objective that is `whole` is not cut."
         while True:
-            try: return self._sum(learner, self._share(learner, inputs, targets))
+            try:
+                return self._sum(learner, self._share(learner, inputs, targets))
             except RuntimeError as e:
-                if "out of memory" not in str(e).lower() and "can't allocate memory" not in str(e) or learner.objective.whole or self.micro_batch == 1 or not self.halves: raise
+                if (
+                    "out of memory" not in str(e).lower()
+                    and "can't allocate memory" not in str(e)
+                    or learner.objective.whole
+                    or self.micro_batch == 1
+                    or not self.halves
+                ):
+                    raise
             self.micro_batch //= 2
             learner.zero_grad()
-            if self.device.type == "cuda": torch.cuda.empty_cache()
-            print(f"out of memory: {self.micro_batch} windows at once from here on; the batch, and so the result, stays as it was.")
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            print(
+                f"out of memory: {self.micro_batch} windows at once from here on; the batch, and so the result, stays as it was."
+            )
 
     def _share(self, learner, inputs, targets):
         n, whole, out = len(inputs), learner.objective.whole, 0.0
-        first, last = (0, n if self.index == 0 else 0) if whole else (n * self.index // self.processes, n * (self.index + 1) // self.processes)
+        first, last = (
+            (0, n if self.index == 0 else 0)
+            if whole
+            else (n * self.index // self.processes, n * (self.index + 1) // self.processes)
+        )
         for start in range(first, last, n if whole else self.micro_batch):
             stop = min(last, start + (n if whole else self.micro_batch))
             part = targets.part(start, stop)
-            if not len(part): continue
-            with self.accelerator.autocast(): loss = learner(inputs[start:stop].to(self.device), part.to(self.device))
+            if not len(part):
+                continue
+            with self.accelerator.autocast():
+                loss = learner(inputs[start:stop].to(self.device), part.to(self.device))
             loss.value.backward()
             out += float(loss.value.detach())
         return out
 
     def _sum(self, learner, loss):
-        if self.processes == 1: return loss
+        if self.processes == 1:
+            return loss
         parameters = list(learner.parameters())
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters] + [torch.tensor([loss], device=self.device)])
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
+            + [torch.tensor([loss], device=self.device)]
+        )
         *gradients, loss = self.accelerator.reduce(flat, "sum").split([*(p.numel() for p in parameters), 1])
-        for p, g in zip(parameters, gradients): p.grad = g.view_as(p)
+        for p, g in zip(parameters, gradients):
+            p.grad = g.view_as(p)
         return float(loss)
 
-    def agree(self, *flags)->list:
+    def agree(self, *flags) -> list:
         "Each flag: True if any process says so."
-        return list(flags) if self.processes == 1 else (self.accelerator.reduce(torch.tensor(flags, dtype=torch.float32, device=self.device), "sum") > 0).tolist()
+        return (
+            list(flags)
+            if self.processes == 1
+            else (
+                self.accelerator.reduce(torch.tensor(flags, dtype=torch.float32, device=self.device), "sum")
+                > 0
+            ).tolist()
+        )
 
-    def gather(self, x)->torch.Tensor:
+    def gather(self, x) -> torch.Tensor:
         "x of every process: (processes, …)."
         return x[None] if self.processes == 1 else self.accelerator.gather(x[None].to(self.device)).cpu()
 
 # %% ../../nbs/5_training/05_machine.ipynb #f51b3b5a
 class Sharded(Machine):
     "A machine whose processes share weights, gradient and moments out among themselves. For encoders made of blocks."
-    halves = False   # one process alone may not
+
+    halves = False  # one process alone may not
+
     def _place(self, learner):
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-        if self.processes == 1: raise ValueError("shard=True shares a model out among processes; there is only one. Start more: --processes N.")
-        if not blocks_of(learner): raise ValueError(f"{type(learner.encoder).__name__} is not made of blocks and cannot be shared out; leave shard=False.")
-        if learner.objective.whole: raise ValueError(f"{learner.objective.name} needs its batch whole, in one process; leave shard=False.")
+
+        if self.processes == 1:
+            raise ValueError(
+                "shard=True shares a model out among processes; there is only one. Start more: --processes N."
+            )
+        if not blocks_of(learner):
+            raise ValueError(
+                f"{type(learner.encoder).__name__} is not made of blocks and cannot be shared out; leave shard=False."
+            )
+        if learner.objective.whole:
+            raise ValueError(
+                f"{learner.objective.name} needs its batch whole, in one process; leave shard=False."
+            )
         learner = copy.deepcopy(learner).to(self.device)
-        for m in (*blocks_of(learner), learner): fully_shard(m)
+        for m in (*blocks_of(learner), learner):
+            fully_shard(m)
         register_fsdp_forward_method(learner, "evaluate")
         return learner
 
@@ -111,52 +179,80 @@ class Sharded(Machine):
         n, out = len(inputs), 0.0
         cuts = [n * i // self.processes for i in range(self.processes + 1)]
         first, last = cuts[self.index], cuts[self.index + 1]
-        some = next(a for a in range(0, n, self.micro_batch) if len(targets.part(a, min(n, a + self.micro_batch))))
+        some = next(
+            a for a in range(0, n, self.micro_batch) if len(targets.part(a, min(n, a + self.micro_batch)))
+        )
         for k in range(-(-max(b - a for a, b in zip(cuts, cuts[1:])) // self.micro_batch)):
-            start, stop, weight = first + k * self.micro_batch, min(last, first + (k + 1) * self.micro_batch), self.processes      # FSDP takes the mean over processes
-            if start >= stop or not len(targets.part(start, stop)): start, stop, weight = some, min(n, some + self.micro_batch), 0
-            with self.accelerator.autocast(): loss = learner(inputs[start:stop].to(self.device), targets.part(start, stop).to(self.device))
+            start, stop, weight = (
+                first + k * self.micro_batch,
+                min(last, first + (k + 1) * self.micro_batch),
+                self.processes,
+            )  # FSDP takes the mean over processes
+            if start >= stop or not len(targets.part(start, stop)):
+                start, stop, weight = some, min(n, some + self.micro_batch), 0
+            with self.accelerator.autocast():
+                loss = learner(inputs[start:stop].to(self.device), targets.part(start, stop).to(self.device))
             (loss.value * weight).backward()
             out += float(loss.value.detach()) * weight / self.processes
         return out
 
-    def _sum(self, learner, loss): return float(self.accelerator.reduce(torch.tensor([loss], device=self.device), "sum"))
+    def _sum(self, learner, loss):
+        return float(self.accelerator.reduce(torch.tensor([loss], device=self.device), "sum"))
 
-def blocks_of(learner)->list: return [m for m in learner.modules() if isinstance(m, (Block, PreNormBlock))]
+
+def blocks_of(learner) -> list:
+    return [m for m in learner.modules() if isinstance(m, (Block, PreNormBlock))]
 
 # %% ../../nbs/5_training/05_machine.ipynb #accb8e54
 def attention_gate(device, layer=Attention, tolerance=1e-3):
     "Compare attention and its gradient on `device` with the CPU's. Raises `RuntimeError` if they differ."
     generator = torch.Generator().manual_seed(0)
-    x, mask, angles = torch.randn(4, 33, 64, generator=generator), torch.arange(33) < torch.tensor([33, 20, 7, 1])[:, None], torch.rand(4, 33, 8, generator=generator)
+    x, mask, angles = (
+        torch.randn(4, 33, 64, generator=generator),
+        torch.arange(33) < torch.tensor([33, 20, 7, 1])[:, None],
+        torch.rand(4, 33, 8, generator=generator),
+    )
     attention, answers = layer(64, 4), []
     for where in ("cpu", device):
         here = copy.deepcopy(attention).to(where)
         out = here(x.to(where), mask.to(where), angles.to(where))
         (out * mask.to(where)[..., None]).square().sum().backward()
-        answers.append(torch.cat([out[mask.to(where)].flatten(), here.qkv.weight.grad.flatten()]).detach().cpu())
+        answers.append(
+            torch.cat([out[mask.to(where)].flatten(), here.qkv.weight.grad.flatten()]).detach().cpu()
+        )
     worst = float((answers[0] - answers[1]).abs().max() / answers[0].abs().max())
-    if not worst < tolerance: raise RuntimeError(f"attention on {device} differs from the CPU's by {worst:.2g} of its size (at most {tolerance:g}); this torch ({torch.__version__}) computes it wrong there. Use target='cpu', or another release.")
+    if not worst < tolerance:
+        raise RuntimeError(
+            f"attention on {device} differs from the CPU's by {worst:.2g} of its size (at most {tolerance:g}); this torch ({torch.__version__}) computes it wrong there. Use target='cpu', or another release."
+        )
 
 # %% ../../nbs/5_training/05_machine.ipynb #223ac7d3
-def peak_memory(device)->int:
+def peak_memory(device) -> int:
     "Bytes at the peak: of the GPU where there is one, else of this process."
-    if device.type == "cuda": return torch.cuda.max_memory_allocated(device)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
-HOLES = 1.25    # measured: benchmarks/forecasts
 
-def expected_peak(device, before)->int:
+HOLES = 1.25  # measured: benchmarks/forecasts
+
+
+def expected_peak(device, before) -> int:
     "The peak of a long run, from the peak `before` its first steps and the peak now: on a CPU, what they took grows by the heap's holes."
     now = peak_memory(device)
     return now if device.type == "cuda" else before + int(HOLES * (now - before))
 
+
 TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
 
 class Tidy:
     "Called after a step: every so many seconds, hands the heap's idle pages back to the system."
-    def __init__(self, every=10.0): self.every, self.last = every, time.perf_counter()
+
+    def __init__(self, every=10.0):
+        self.every, self.last = every, time.perf_counter()
 
     def __call__(self):
         if TRIM and time.perf_counter() - self.last >= self.every:

@@ -22,12 +22,14 @@ from .train import Settings, train
 # %% ../../nbs/5_training/50_probe.ipynb #5481e8de
 class Frozen(nn.Module):
     "An encoder that is read and never changed: no gradient, no dropout, whatever mode it is set to."
+
     def __init__(self, encoder):
         super().__init__()
         self.encoder, self.config = encoder.eval().requires_grad_(False), encoder.config
 
     @property
-    def code_embedding(self)->nn.Embedding: return self.encoder.code_embedding
+    def code_embedding(self) -> nn.Embedding:
+        return self.encoder.code_embedding
 
     def train(self, mode=True):
         super().train(mode)
@@ -35,13 +37,15 @@ class Frozen(nn.Module):
         return self
 
     @torch.no_grad()
-    def forward(self, batch)->Encoded: return self.encoder(batch)
+    def forward(self, batch) -> Encoded:
+        return self.encoder(batch)
+
 
 @contextmanager
 def probing(
-    encoder, # trained for anything; its own settings are left as they were
+    encoder,  # trained for anything; its own settings are left as they were
     cohort,
-    question="mlm", # "mlm" or "nvp"
+    question="mlm",  # "mlm" or "nvp"
     settings=Settings(learning_rate=1.5e-2, epochs=10),
     batch_size=64,
     target="cpu",
@@ -51,16 +55,27 @@ def probing(
     asks = {p: p.requires_grad for p in encoder.parameters()}
     frozen, t = Frozen(encoder), encoder.config.max_seq_length
     head = {"mlm": MLM, "nvp": NVP}[question](frozen, len(cohort.vocab), LinearHead)
-    loader, valid = Loader(cohort.sequences, cohort.rows("train"), t, batch_size, settings.seed), Loader(cohort.sequences, cohort.rows("valid"), t, 32, recent=True)
+    loader, valid = (
+        Loader(cohort.sequences, cohort.rows("train"), t, batch_size, settings.seed),
+        Loader(cohort.sequences, cohort.rows("valid"), t, 32, recent=True),
+    )
     try:
         training = train(frozen, head, loader, valid, settings, target, None, progress)
         yield frozen.cpu(), head.cpu(), training
     finally:
-        for p, asked in asks.items(): p.requires_grad_(asked)
+        for p, asked in asks.items():
+            p.requires_grad_(asked)
 
-def probe(encoder, cohort, question="mlm", **how)->tuple:
+
+def probe(encoder, cohort, question="mlm", **how) -> tuple:
     "Scores and tables as of `scores.evaluate`, under `probe.mlm.…` or `probe.nvp.…`, of a linear head on the frozen encoder. `how` as of `probing`."
-    loaders = {s: Loader(cohort.sequences, cohort.rows(s), encoder.config.max_seq_length, 32, recent=True) for s in ("train", "valid", "test")}
-    with probing(encoder, cohort, question, **how) as (frozen, head, _): scores, tables = EXAMS[question](frozen, head, cohort, **loaders)
+    loaders = {
+        s: Loader(cohort.sequences, cohort.rows(s), encoder.config.max_seq_length, 32, recent=True)
+        for s in ("train", "valid", "test")
+    }
+    with probing(encoder, cohort, question, **how) as (frozen, head, _):
+        scores, tables = EXAMS[question](frozen, head, cohort, **loaders)
     mine = {k: v for k, v in scores.items() if ".baseline." not in k}
-    return {f"probe.{k}": v for k, v in mine.items()}, {"exam": tables["exam"].assign(score="probe." + tables["exam"]["score"])}
+    return {f"probe.{k}": v for k, v in mine.items()}, {
+        "exam": tables["exam"].assign(score="probe." + tables["exam"]["score"])
+    }

@@ -17,55 +17,102 @@ import torch
 # %% ../../nbs/5_training/10_state.ipynb #c86decee
 class State:
     "All that a training depends on. `take()` → tensors and values, for `Checkpoints`; `restore(tensors, values)` puts them back."
-    def __init__(self, learner, optimiser, generator, watch, machine): self.learner, self.optimiser, self.generator, self.watch, self.machine = learner, optimiser, generator, watch, machine
 
-    def take(self)->tuple:
-        moments = {f"{i}.{k}": v for i, s in self.optimiser.state_dict()["state"].items() for k, v in s.items()}
-        chance = {"generator": self.generator.get_state(), **{device: self.machine.gather(get()) for device, (get, _) in self.chances().items()}}
-        parts = {"learner": self.learner.state_dict(), "best": self.watch.best_state or {}, "optimiser": moments, "random": chance}
+    def __init__(self, learner, optimiser, generator, watch, machine):
+        self.learner, self.optimiser, self.generator, self.watch, self.machine = (
+            learner,
+            optimiser,
+            generator,
+            watch,
+            machine,
+        )
+
+    def take(self) -> tuple:
+        moments = {
+            f"{i}.{k}": v for i, s in self.optimiser.state_dict()["state"].items() for k, v in s.items()
+        }
+        chance = {
+            "generator": self.generator.get_state(),
+            **{device: self.machine.gather(get()) for device, (get, _) in self.chances().items()},
+        }
+        parts = {
+            "learner": self.learner.state_dict(),
+            "best": self.watch.best_state or {},
+            "optimiser": moments,
+            "random": chance,
+        }
         name, keys, *rest = np.random.get_state()
-        return {f"{part}.{k}": whole(v) for part, d in parts.items() for k, v in d.items()}, \
-               {**self.watch.values(), "python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
+        return {f"{part}.{k}": whole(v) for part, d in parts.items() for k, v in d.items()}, {
+            **self.watch.values(),
+            "python": random.getstate(),
+            "numpy": [name, keys.tolist(), *rest],
+        }
 
     def restore(self, tensors, values):
-        part = lambda name: {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+        part = lambda name: {
+            k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")
+        }
         now, parameters = self.learner.state_dict(), list(self.learner.parameters())
         as_now = lambda weights: {k: spread(v, now[k]) for k, v in weights.items()}
         self.learner.load_state_dict(as_now(part("learner")))
         held, moments = self.optimiser.state_dict(), part("optimiser")
-        held["state"] = {int(i): {k.partition(".")[2]: spread(v, parameters[int(i)]) for k, v in moments.items() if k.partition(".")[0] == i} for i in dict.fromkeys(k.partition(".")[0] for k in moments)}
+        held["state"] = {
+            int(i): {
+                k.partition(".")[2]: spread(v, parameters[int(i)])
+                for k, v in moments.items()
+                if k.partition(".")[0] == i
+            }
+            for i in dict.fromkeys(k.partition(".")[0] for k in moments)
+        }
         self.optimiser.load_state_dict(held)
         self.watch.restore(values)
         self.watch.best_state = as_now(part("best")) or None
         chance, (version, inner, gauss) = part("random"), values["python"]
         self.generator.set_state(chance["generator"])
-        for device, (_, put) in self.chances().items():                                     # as many as there were; more processes, or another device, draw anew
-            if device in chance and self.machine.index < len(chance[device]): put(chance[device][self.machine.index].clone())    # torch reads a view from its storage's beginning
-        random.setstate((version, tuple(inner), gauss)); np.random.set_state(tuple(values["numpy"]))
+        for device, (
+            _,
+            put,
+        ) in self.chances().items():  # as many as there were; more processes, or another device, draw anew
+            if device in chance and self.machine.index < len(chance[device]):
+                put(
+                    chance[device][self.machine.index].clone()
+                )  # torch reads a view from its storage's beginning
+        random.setstate((version, tuple(inner), gauss))
+        np.random.set_state(tuple(values["numpy"]))
 
-    def chances(self)->dict:
+    def chances(self) -> dict:
         "Where this process draws random numbers: how to get and how to set that state."
         out = {"cpu": (torch.get_rng_state, torch.set_rng_state)}
-        if self.machine.device.type == "cuda": out["cuda"] = (torch.cuda.get_rng_state, torch.cuda.set_rng_state)
-        if self.machine.device.type == "mps": out["mps"] = (torch.mps.get_rng_state, torch.mps.set_rng_state)
+        if self.machine.device.type == "cuda":
+            out["cuda"] = (torch.cuda.get_rng_state, torch.cuda.set_rng_state)
+        if self.machine.device.type == "mps":
+            out["mps"] = (torch.mps.get_rng_state, torch.mps.set_rng_state)
         return out
 
 # %% ../../nbs/5_training/10_state.ipynb #eabf81d9
-def whole(tensor)->torch.Tensor:
+def whole(tensor) -> torch.Tensor:
     "The tensor with the shares of all processes (which all must ask); an ordinary one as it is."
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
-def spread(tensor, like)->torch.Tensor:
+
+def spread(tensor, like) -> torch.Tensor:
     "`tensor` on the device of `like`, and shared out as it is. A scalar, such as a count of steps, stays."
-    if not tensor.ndim: return tensor
-    if not hasattr(like, "full_tensor"): return tensor.to(like.device)
+    if not tensor.ndim:
+        return tensor
+    if not hasattr(like, "full_tensor"):
+        return tensor.to(like.device)
     from torch.distributed.tensor import distribute_tensor
-    return distribute_tensor(tensor.to(like.device_mesh.device_type), like.device_mesh, like.placements, src_data_rank=None)   # every process has the whole
+
+    return distribute_tensor(
+        tensor.to(like.device_mesh.device_type), like.device_mesh, like.placements, src_data_rank=None
+    )  # every process has the whole
 
 # %% ../../nbs/5_training/10_state.ipynb #94989202
 class Signals:
     "Within the block, SIGINT raises `KeyboardInterrupt` and SIGTERM `SystemExit(143)`; inside `waiting()`, as soon as that is over; `together`, only by `end()`."
-    def __init__(self, together=False): self.together, self.busy, self.asked, self.old = together, False, None, {}
+
+    def __init__(self, together=False):
+        self.together, self.busy, self.asked, self.old = together, False, None, {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -73,11 +120,13 @@ class Signals:
         return self
 
     def __exit__(self, *_):
-        for s, handler in self.old.items(): signal.signal(s, handler)
+        for s, handler in self.old.items():
+            signal.signal(s, handler)
 
     def _asked(self, number, frame):
         self.asked = number
-        if not self.busy and not self.together: self.end()
+        if not self.busy and not self.together:
+            self.end()
 
     def end(self):
         number, self.asked = self.asked, None
@@ -86,6 +135,9 @@ class Signals:
     @contextmanager
     def waiting(self):
         self.busy = True
-        try: yield
-        finally: self.busy = False
-        if self.asked and not self.together: self.end()
+        try:
+            yield
+        finally:
+            self.busy = False
+        if self.asked and not self.together:
+            self.end()

@@ -25,97 +25,144 @@ from torch import nn
 from tqdm.std import tqdm
 
 from ..data.folders import private_folder, write_atomic
-from .machine import Learner, Machine, Sharded, Tidy, attention_gate, expected_peak, peak_memory
-from .state import Signals, State, whole
 from ..registry import choose
 from ..tiers import target as find_target
+from ehrseq.training.machine import (
+    Learner,
+    Machine,
+    Sharded,
+    Tidy,
+    attention_gate,
+    expected_peak,
+    peak_memory,
+)
+from .state import Signals, State, whole
 
 # %% ../../nbs/5_training/30_train.ipynb #3a170477
 @dataclass(frozen=True)
 class Settings:
     "How to train. `minutes` wins over `epochs`; both fix the number of steps before the first one."
+
     learning_rate: float = 1e-3
     epochs: float | None = None
     minutes: float | None = None
-    patience: int | None = None   # evaluations without a better validation loss before stopping; None: never
-    min_delta: float = 0.0        # by how much better, to count
+    patience: int | None = None  # evaluations without a better validation loss before stopping; None: never
+    min_delta: float = 0.0  # by how much better, to count
     seed: int = 0
-    warm_up: float = 0.05         # of the steps
-    schedule: str = "linear"      # or "cosine": how the learning rate falls to zero
+    warm_up: float = 0.05  # of the steps
+    schedule: str = "linear"  # or "cosine": how the learning rate falls to zero
     weight_decay: float = 0.01
-    clip: float = 1.0             # of the gradient's norm
-    evaluations: int = 10         # on validation patients, evenly over the run
-    checkpoint_minutes: float = 5 # between checkpoints
-    checkpoint_steps: int | None = None   # instead of minutes
+    clip: float = 1.0  # of the gradient's norm
+    evaluations: int = 10  # on validation patients, evenly over the run
+    checkpoint_minutes: float = 5  # between checkpoints
+    checkpoint_steps: int | None = None  # instead of minutes
 
-def clock(seconds)->str:
+
+def clock(seconds) -> str:
     "90 → '1 min 30 s'."
     seconds = round(seconds)
     h, m, s = seconds // 3600, seconds // 60 % 60, seconds % 60
     return f"{h} h {m} min" if h else f"{m} min {s} s" if m else f"{s} s"
 
+
 class TrainingError(RuntimeError):
     "Training cannot go on. The message names the step and the subjects of its batch."
 
+
 def seed_everything(seed):
     "Seed Python, numpy and torch."
-    random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 # %% ../../nbs/5_training/30_train.ipynb #9d9cac85
 SCHEDULES = {"linear": lambda left: left, "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2}
 
-def rate(step, steps, warm_up, schedule="linear")->float:
+
+def rate(step, steps, warm_up, schedule="linear") -> float:
     "The share of the learning rate at `step` of `steps`: up over `warm_up` of them, then down to zero."
     rise, fall = max(1, round(warm_up * steps)), choose(schedule, SCHEDULES, "schedule")
     return (step + 1) / rise if step < rise else fall((steps - step) / max(1, steps - rise))
 
 # %% ../../nbs/5_training/30_train.ipynb #ef73960c
-def calibrate(learner, loader, settings, machine, seconds=5.0, steps=math.inf)->float:
+def calibrate(learner, loader, settings, machine, seconds=5.0, steps=math.inf) -> float:
     """Seconds per step, measured for so many seconds, but not for more than a fiftieth of `steps`; weights and all random states are then put back.
     A model that is compiled is waited for (two minutes at most): until twenty steps in a row took about the same time."""
-    generator, timed, before = torch.Generator().manual_seed(settings.seed), [], copy.deepcopy(learner.state_dict())
-    optimiser, training = torch.optim.AdamW(learner.parameters(), settings.learning_rate, fused=True), learner.training
+    generator, timed, before = (
+        torch.Generator().manual_seed(settings.seed),
+        [],
+        copy.deepcopy(learner.state_dict()),
+    )
+    optimiser, training = (
+        torch.optim.AdamW(learner.parameters(), settings.learning_rate, fused=True),
+        learner.training,
+    )
     learner.train()
     try:
         with torch.random.fork_rng():
             begin = start = time.perf_counter()
             for k, batch in enumerate(chain.from_iterable(repeat(loader, 99 if machine.compiled else 1))):
                 machine.backward(learner, *learner.objective.prepare(batch, generator))
-                optimiser.step(); optimiser.zero_grad()
+                optimiser.step()
+                optimiser.zero_grad()
                 now = time.perf_counter()
-                if k >= 2 or len(loader) < 4: timed.append(now - start)
+                if k >= 2 or len(loader) < 4:
+                    timed.append(now - start)
                 start = now
                 enough = bool(timed) and (now - begin > seconds or len(timed) > steps / 50)
-                if machine.compiled: enough = now - begin > seconds and len(timed) >= 20 and max(timed[-20:]) < 5 * min(timed) or now - begin > 120
-                if machine.agree(enough)[0]: break
+                if machine.compiled:
+                    enough = (
+                        now - begin > seconds
+                        and len(timed) >= 20
+                        and max(timed[-20:]) < 5 * min(timed)
+                        or now - begin > 120
+                    )
+                if machine.agree(enough)[0]:
+                    break
     finally:
-        learner.load_state_dict(before); learner.zero_grad(); learner.train(training)
+        learner.load_state_dict(before)
+        learner.zero_grad()
+        learner.train(training)
     return float(np.mean(timed[-20:] if machine.compiled else timed))
+
 
 @dataclass(frozen=True)
 class Plan:
     "The steps of a run; and, where it was worth measuring, a forecast of its seconds (looks at validation patients included) and of its peak memory in bytes."
+
     steps: int
     seconds: float | None = None
     memory: int | None = None
 
-def plan(settings, learner, loader, valid, machine)->Plan:
+
+def plan(settings, learner, loader, valid, machine) -> Plan:
     "The steps that `epochs`, or `minutes` of training alone, come to, with their forecast."
     steps = None if settings.minutes else max(1, round((settings.epochs or 10) * len(loader)))
     before = peak_memory(machine.device)
-    each = calibrate(learner, loader, settings, machine, min(5.0, 6 * settings.minutes) if settings.minutes else 5.0, steps or math.inf)
-    each = float(machine.gather(torch.tensor([each]))[0])                                               # all do what the first measured
-    if steps and steps * each < 30: return Plan(steps)
+    each = calibrate(
+        learner,
+        loader,
+        settings,
+        machine,
+        min(5.0, 6 * settings.minutes) if settings.minutes else 5.0,
+        steps or math.inf,
+    )
+    each = float(machine.gather(torch.tensor([each]))[0])  # all do what the first measured
+    if steps and steps * each < 30:
+        return Plan(steps)
     start = time.perf_counter()
     learner.evaluate(valid)
     look = float(machine.gather(torch.tensor([time.perf_counter() - start]))[0])
-    steps = steps or max(10, int(max(60 * settings.minutes - settings.evaluations * look, 30 * settings.minutes) / each))
+    steps = steps or max(
+        10, int(max(60 * settings.minutes - settings.evaluations * look, 30 * settings.minutes) / each)
+    )
     return Plan(steps, steps * each + settings.evaluations * look, expected_peak(machine.device, before))
 
 # %% ../../nbs/5_training/30_train.ipynb #b57ab79e
 @dataclass
 class Trained:
     "What training did: steps, seconds, real tokens a second, peak memory, the best validation step, and the history."
+
     steps: int
     seconds: float
     tokens: int
@@ -126,81 +173,113 @@ class Trained:
     history: pd.DataFrame = field(repr=False)
 
     @property
-    def tokens_per_second(self): return self.tokens / self.seconds
+    def tokens_per_second(self):
+        return self.tokens / self.seconds
 
 # %% ../../nbs/5_training/30_train.ipynb #4c2e546d
 def train(
-    encoder, # any encoder
-    objective, # any objective
-    loader, # of training patients
-    valid, # of validation patients
+    encoder,  # any encoder
+    objective,  # any objective
+    loader,  # of training patients
+    valid,  # of validation patients
     settings=Settings(),
-    target="auto", # a hardware target
-    folder=None, # for `metrics.jsonl`, a line a logged step
+    target="auto",  # a hardware target
+    folder=None,  # for `metrics.jsonl`, a line a logged step
     progress=True,
-    checkpoints=None, # `Checkpoints`: to go on from the last one, and to write more
-    tensorboard=False, # the log in `folder/tensorboard`, too
-    shard=False, # share weights and moments out among the processes: for models larger than a device
-)->Trained:
+    checkpoints=None,  # `Checkpoints`: to go on from the last one, and to write more
+    tensorboard=False,  # the log in `folder/tensorboard`, too
+    shard=False,  # share weights and moments out among the processes: for models larger than a device
+) -> Trained:
     "Train `encoder` on `objective` and leave it with the weights of the best evaluation. Raises `TrainingError`."
     seed_everything(settings.seed)
     machine = (Sharded if shard else Machine).of(find_target(target), loader)
-    if machine.device.type == "mps": attention_gate(machine.device)
-    if machine.index: torch.manual_seed(settings.seed * 1_000 + machine.index)            # dropout of its own
+    if machine.device.type == "mps":
+        attention_gate(machine.device)
+    if machine.index:
+        torch.manual_seed(settings.seed * 1_000 + machine.index)  # dropout of its own
     given = Learner(encoder, objective)
-    given.zero_grad()                                                              # what an earlier attempt may have left
+    given.zero_grad()  # what an earlier attempt may have left
     learner = machine.take(given)
     kept = checkpoints and checkpoints.load()
     todo = Plan(**kept[1]["plan"]) if kept else plan(settings, learner, loader, valid, machine)
-    if todo.seconds and progress and not machine.index: print(f"forecast: {todo.steps:,} steps, about {clock(todo.seconds)}, {todo.memory / 2**30:.1f} GiB.")
-    optimiser = torch.optim.AdamW(learner.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98), fused=True)
+    if todo.seconds and progress and not machine.index:
+        print(f"forecast: {todo.steps:,} steps, about {clock(todo.seconds)}, {todo.memory / 2**30:.1f} GiB.")
+    optimiser = torch.optim.AdamW(
+        learner.parameters(),
+        settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
     watch, signals = Watch(todo, settings), Signals(together=machine.processes > 1)
     state = State(learner, optimiser, torch.Generator().manual_seed(settings.seed), watch, machine)
-    if kept: state.restore(*kept)
+    if kept:
+        state.restore(*kept)
     first = machine.index == 0
     with watch.open(folder if first else None, progress and first, tensorboard), signals:
-        try: _run(state, loader, valid, settings, signals, checkpoints)
+        try:
+            _run(state, loader, valid, settings, signals, checkpoints)
         except (KeyboardInterrupt, SystemExit):
-            if checkpoints and not signals.together: checkpoints.save(watch.step, *state.take())
+            if checkpoints and not signals.together:
+                checkpoints.save(watch.step, *state.take())
             raise
-    if watch.best_state is None: raise TrainingError(f"step {watch.step}: the validation loss was never finite; nothing to keep.")
+    if watch.best_state is None:
+        raise TrainingError(f"step {watch.step}: the validation loss was never finite; nothing to keep.")
     given.load_state_dict({k: whole(v) for k, v in watch.best_state.items()})
     return watch.summary(machine.device)
 
 # %% ../../nbs/5_training/30_train.ipynb #32acbb1d
 def _run(state, loader, valid, settings, signals, checkpoints):
     watch, learner, machine = state.watch, state.learner, state.machine
+
     def look():
         if watch.due:
             scores = learner.objective.summary(learner.evaluate(valid))
-            with signals.waiting(): watch.evaluated(scores, learner)
+            with signals.waiting():
+                watch.evaluated(scores, learner)
         stop, due = machine.agree(bool(signals.asked), watch.done or watch.checkpoint_due)
         if checkpoints and (stop or due):
             with signals.waiting():
                 taken = state.take()
-                if machine.index == 0: checkpoints.save(watch.step, *taken)
+                if machine.index == 0:
+                    checkpoints.save(watch.step, *taken)
                 watch.checkpointed()
-        if stop: signals.end()
-    if watch.step: look()                                                      # it was stopped before it had looked
+        if stop:
+            signals.end()
+
+    if watch.step:
+        look()  # it was stopped before it had looked
     learner.train()
     loader.epoch = watch.epoch
     batches, tidy = endless(loader, watch.position), Tidy()
     while not watch.done:
         batch = next(batches)
-        with signals.waiting(): _step(state, batch, loader.epoch, settings)
+        with signals.waiting():
+            _step(state, batch, loader.epoch, settings)
         look()
         tidy()
 
+
 def _step(state, batch, epoch, settings):
-    learner, watch, now = state.learner, state.watch, settings.learning_rate * rate(state.watch.step, state.watch.steps, settings.warm_up, settings.schedule)
-    for group in state.optimiser.param_groups: group["lr"] = now
+    learner, watch, now = (
+        state.learner,
+        state.watch,
+        settings.learning_rate
+        * rate(state.watch.step, state.watch.steps, settings.warm_up, settings.schedule),
+    )
+    for group in state.optimiser.param_groups:
+        group["lr"] = now
     loss = state.machine.backward(learner, *learner.objective.prepare(batch, state.generator))
     norm = float(whole(nn.utils.clip_grad_norm_(learner.parameters(), settings.clip)))
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise TrainingError(f"step {watch.step + 1}: loss {loss}, gradient norm {norm}; subjects {sorted(batch.subject_id.tolist())}. "
-                            f"Lower the learning rate (now {now:.2g}) or look at these histories.")
-    state.optimiser.step(); state.optimiser.zero_grad()
+        raise TrainingError(
+            f"step {watch.step + 1}: loss {loss}, gradient norm {norm}; subjects {sorted(batch.subject_id.tolist())}. "
+            f"Lower the learning rate (now {now:.2g}) or look at these histories."
+        )
+    state.optimiser.step()
+    state.optimiser.zero_grad()
     watch.stepped(batch, epoch, loss, norm, now)
+
 
 def endless(loader, position=0):
     "Batch after batch, epoch after epoch, from a position in the loader's epoch on."
@@ -211,13 +290,34 @@ def endless(loader, position=0):
 # %% ../../nbs/5_training/30_train.ipynb #e5191be8
 class Watch:
     "Counts steps and tokens, writes `metrics.jsonl`, moves the bar, keeps the best weights and says when to stop."
-    counted = ("step", "tokens", "epoch", "position", "best", "best_step", "worse", "smooth", "looked", "seconds", "history")
+
+    counted = (
+        "step",
+        "tokens",
+        "epoch",
+        "position",
+        "best",
+        "best_step",
+        "worse",
+        "smooth",
+        "looked",
+        "seconds",
+        "history",
+    )
 
     def __init__(self, plan, settings):
         self.plan, self.steps, self.settings = plan, plan.steps, settings
         self.step = self.tokens = self.epoch = self.position = self.best_step = self.worse = self.looked = 0
         self.every, self.log_every = math.ceil(plan.steps / settings.evaluations), max(1, plan.steps // 200)
-        self.best, self.best_state, self.smooth, self.history, self.file, self.board, self.before = math.inf, None, None, [], None, None, 0.0
+        self.best, self.best_state, self.smooth, self.history, self.file, self.board, self.before = (
+            math.inf,
+            None,
+            None,
+            [],
+            None,
+            None,
+            0.0,
+        )
 
     @contextmanager
     def open(self, folder, progress, tensorboard=False):
@@ -225,35 +325,68 @@ class Watch:
         self.start = time.perf_counter()
         self.saved = self.start, self.step
         if folder:
-            write_atomic(Path(folder) / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
+            write_atomic(
+                Path(folder) / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history)
+            )
             self.file = open(Path(folder) / "metrics.jsonl", "a", encoding="utf-8")
-            if tensorboard: self.board = _board(Path(folder) / "tensorboard", self.step)
-        self.bar = tqdm(total=self.steps, initial=self.step, desc="training", unit="step", ascii=" ▏▎▍▌▋▊▉█", mininterval=0.5 if sys.stdout.isatty() else 5.0, file=sys.stdout, disable=not progress, ncols=88,
-                        bar_format="{desc} {percentage:3.0f}% |{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]")
-        try: yield self
+            if tensorboard:
+                self.board = _board(Path(folder) / "tensorboard", self.step)
+        self.bar = tqdm(
+            total=self.steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            ascii=" ▏▎▍▌▋▊▉█",
+            mininterval=0.5 if sys.stdout.isatty() else 5.0,
+            file=sys.stdout,
+            disable=not progress,
+            ncols=88,
+            bar_format="{desc} {percentage:3.0f}% |{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]",
+        )
+        try:
+            yield self
         finally:
             self.bar.close()
-            if self.file: self.file.close()
-            if self.board: self.board.close()
+            if self.file:
+                self.file.close()
+            if self.board:
+                self.board.close()
 
     @property
-    def seconds(self): return self.before + time.perf_counter() - self.start
+    def seconds(self):
+        return self.before + time.perf_counter() - self.start
+
     @property
-    def due(self): return self.step > self.looked and (self.step % self.every == 0 or self.step == self.steps)
+    def due(self):
+        return self.step > self.looked and (self.step % self.every == 0 or self.step == self.steps)
+
     @property
-    def done(self): return (self.step >= self.steps and not self.due) or self.stopped_early
+    def done(self):
+        return (self.step >= self.steps and not self.due) or self.stopped_early
+
     @property
     def checkpoint_due(self):
         when, step = self.saved
-        return self.step - step >= self.settings.checkpoint_steps if self.settings.checkpoint_steps else time.perf_counter() - when >= 60 * self.settings.checkpoint_minutes
+        return (
+            self.step - step >= self.settings.checkpoint_steps
+            if self.settings.checkpoint_steps
+            else time.perf_counter() - when >= 60 * self.settings.checkpoint_minutes
+        )
+
     @property
-    def stopped_early(self): return self.settings.patience is not None and self.worse >= self.settings.patience
+    def stopped_early(self):
+        return self.settings.patience is not None and self.worse >= self.settings.patience
 
     def stepped(self, batch, epoch, loss, norm, learning_rate):
-        if epoch != self.epoch: self.epoch, self.position = epoch, 0
-        self.step += 1; self.tokens += batch.tokens; self.position += 1
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
+        self.step += 1
+        self.tokens += batch.tokens
+        self.position += 1
         self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
-        self.bar.set_postfix_str(f"loss {self.smooth:.2f}, {self.tokens / self.seconds:,.0f} tokens/s", refresh=False)
+        self.bar.set_postfix_str(
+            f"loss {self.smooth:.2f}, {self.tokens / self.seconds:,.0f} tokens/s", refresh=False
+        )
         self.bar.update()
         if self.step % self.log_every == 0 or self.step == self.steps:
             self.write(epoch=epoch, loss=self.smooth, learning_rate=learning_rate, gradient_norm=norm)
@@ -261,34 +394,65 @@ class Watch:
     def evaluated(self, scores, learner):
         loss, self.looked = next(v for k, v in scores.items() if k.endswith("loss")), self.step
         self.write(**{f"valid.{k}": float(v) for k, v in scores.items()})
-        if loss < self.best - (self.settings.min_delta if self.best_state else 0): self.best, self.best_step, self.best_state, self.worse = loss, self.step, copy.deepcopy(learner.state_dict()), 0
-        else: self.worse += 1
+        if loss < self.best - (self.settings.min_delta if self.best_state else 0):
+            self.best, self.best_step, self.best_state, self.worse = (
+                loss,
+                self.step,
+                copy.deepcopy(learner.state_dict()),
+                0,
+            )
+        else:
+            self.worse += 1
 
-    def checkpointed(self): self.saved = time.perf_counter(), self.step
+    def checkpointed(self):
+        self.saved = time.perf_counter(), self.step
 
-    def values(self)->dict: return {"plan": vars(self.plan), "steps": self.steps, **{name: getattr(self, name) for name in self.counted}}
+    def values(self) -> dict:
+        return {
+            "plan": vars(self.plan),
+            "steps": self.steps,
+            **{name: getattr(self, name) for name in self.counted},
+        }
 
     def restore(self, values):
-        for name in self.counted: setattr(self, "before" if name == "seconds" else name, values[name])
+        for name in self.counted:
+            setattr(self, "before" if name == "seconds" else name, values[name])
 
     def write(self, **values):
         line = {"step": self.step, "seconds": round(self.seconds, 3), "tokens": self.tokens, **values}
         self.history.append(line)
-        if self.file: self.file.write(json.dumps(line) + "\n"); self.file.flush()
+        if self.file:
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
         if self.board:
-            for name, value in values.items(): self.board.add_scalar(name.replace(".", "/"), value, self.step)
+            for name, value in values.items():
+                self.board.add_scalar(name.replace(".", "/"), value, self.step)
 
-    def summary(self, device)->Trained:
-        return Trained(self.step, self.seconds, self.tokens, peak_memory(device), self.best_step, self.stopped_early, self.plan, pd.DataFrame(self.history))
+    def summary(self, device) -> Trained:
+        return Trained(
+            self.step,
+            self.seconds,
+            self.tokens,
+            peak_memory(device),
+            self.best_step,
+            self.stopped_early,
+            self.plan,
+            pd.DataFrame(self.history),
+        )
+
 
 def _board(folder, step):
-    try: from torch.utils.tensorboard import SummaryWriter
-    except ImportError: raise ValueError("tensorboard=True needs tensorboard: pip install 'ehrseq[track]'.") from None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("tensorboard=True needs tensorboard: pip install 'ehrseq[track]'.") from None
     private_folder(folder)
-    return SummaryWriter(folder, purge_step=step)                                  # what came after the last checkpoint is replaced
+    return SummaryWriter(folder, purge_step=step)  # what came after the last checkpoint is replaced
 
 # %% ../../nbs/5_training/30_train.ipynb #2716653d
-def find_learning_rate(encoder, objective, loader, steps=120, lowest=1e-5, highest=1.0, seed=0, target="auto")->pd.DataFrame:
+def find_learning_rate(
+    encoder, objective, loader, steps=120, lowest=1e-5, highest=1.0, seed=0, target="auto"
+) -> pd.DataFrame:
     "learning_rate and (smoothed) loss of steps at growing rates; the guess is in `.attrs['guess']`. Stops when the loss has doubled."
     machine = Machine.of(find_target(target), loader)
     rows, smooth, generator, first = [], None, torch.Generator().manual_seed(seed), loader.epoch
@@ -299,10 +463,12 @@ def find_learning_rate(encoder, objective, loader, steps=120, lowest=1e-5, highe
         for k, batch in zip(range(steps), endless(loader)):
             now = optimiser.param_groups[0]["lr"] = lowest * (highest / lowest) ** (k / (steps - 1))
             loss = machine.backward(trial, *trial.objective.prepare(batch, generator))
-            optimiser.step(); optimiser.zero_grad()
+            optimiser.step()
+            optimiser.zero_grad()
             smooth = loss if smooth is None else 0.8 * smooth + 0.2 * loss
             rows.append({"learning_rate": now, "loss": smooth})
-            if not smooth < 2 * rows[0]["loss"]: break
+            if not smooth < 2 * rows[0]["loss"]:
+                break
     loader.epoch = first
     out = pd.DataFrame(rows)
     out.attrs["guess"] = float(out["learning_rate"][out["loss"].idxmin()]) / 3

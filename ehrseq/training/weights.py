@@ -16,45 +16,56 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from ..encoders.encoder import ENCODERS, Config
 from ..data.events import KINDS
 from ..data.folders import read_json
-from ..objectives.objective import check_objective, make_objective
 from ..data.vocab import FIRST_CODE
+from ..encoders.encoder import ENCODERS, Config
+from ..objectives.objective import check_objective, make_objective
 
 # %% ../../nbs/5_training/20_weights.ipynb #fa1afced
 FORMAT_VERSION = 1
-MOST_POSITIONS = 32_768   # a history of eighty years with a code every day; the weights say nothing about it
+MOST_POSITIONS = 32_768  # a history of eighty years with a code every day; the weights say nothing about it
+
 
 def read_config(path: Path | str) -> dict:
     "The configuration of an encoder. Raises `ValueError` naming the file and the field that makes no sense."
     config = read_json(path)
     if config.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{path}: format version {config.get('format_version')}; "
-                         f"this ehrseq reads {FORMAT_VERSION}.")
+        raise ValueError(
+            f"{path}: format version {config.get('format_version')}; this ehrseq reads {FORMAT_VERSION}."
+        )
     try:
         check_model(config.get("model"))
         check_data(config.get("data", {}))
-        if "question" in config: check_question(config["question"])
+        if "question" in config:
+            check_question(config["question"])
         _check_names(config)
-    except ValueError as e: raise ValueError(f"{path}: {e}") from None
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from None
     return config
 
+
 def _check_names(config: dict) -> None:
-    if not isinstance(config.get("encoder"), str): raise ValueError("encoder: expected a name.")
+    if not isinstance(config.get("encoder"), str):
+        raise ValueError("encoder: expected a name.")
     tier, objective = config.get("tier"), config.get("objective")
-    if not (tier is None or isinstance(tier, str)): raise ValueError("tier: expected a name, or null.")
+    if not (tier is None or isinstance(tier, str)):
+        raise ValueError("tier: expected a name, or null.")
     if "question" in config:
-        if objective != config["question"]["kind"]: raise ValueError("objective: differs from question.kind.")
-    elif objective is not None: check_objective(objective)
+        if objective != config["question"]["kind"]:
+            raise ValueError("objective: differs from question.kind.")
+    elif objective is not None:
+        check_objective(objective)
 
 # %% ../../nbs/5_training/20_weights.ipynb #b916cc29
 def check_model(model: object) -> None:
     """Check the numbers that an encoder is built from: the fields of `Config`.
     Raises `ValueError` naming the field."""
-    if not isinstance(model, dict): raise ValueError("model: expected an object.")
+    if not isinstance(model, dict):
+        raise ValueError("model: expected an object.")
     wrong = sorted(set(model) ^ set(Config.__dataclass_fields__))
-    if wrong: raise ValueError(f"model: {', '.join(wrong)}: missing, or unknown.")
+    if wrong:
+        raise ValueError(f"model: {', '.join(wrong)}: missing, or unknown.")
     for name, value in model.items():
         if name == "dropout":
             if type(value) not in (int, float) or not 0 <= value < 1:
@@ -63,15 +74,19 @@ def check_model(model: object) -> None:
             raise ValueError(f"model.{name}: expected a whole number above 0.")
     if model["vocab_size"] <= FIRST_CODE:
         raise ValueError(f"model.vocab_size: expected more than the {FIRST_CODE} special tokens.")
-    if model["num_heads"] > model["hidden_dim"]: raise ValueError("model.num_heads: larger than hidden_dim.")
+    if model["num_heads"] > model["hidden_dim"]:
+        raise ValueError("model.num_heads: larger than hidden_dim.")
     if model["max_seq_length"] > MOST_POSITIONS:
         raise ValueError(f"model.max_seq_length: expected {MOST_POSITIONS:,} at most.")
 
+
 def check_data(data: object) -> None:
     "Check what a configuration says of the cohort. Raises `ValueError` naming the field."
-    if not isinstance(data, dict): raise ValueError("data: expected an object.")
+    if not isinstance(data, dict):
+        raise ValueError("data: expected an object.")
     for name in {"source", "events"} & set(data):
-        if not isinstance(data[name], str): raise ValueError(f"data.{name}: expected a text.")
+        if not isinstance(data[name], str):
+            raise ValueError(f"data.{name}: expected a text.")
     fingerprint = data.get("fingerprint", "0" * 16)
     if not (isinstance(fingerprint, str) and re.fullmatch(r"[0-9a-f]{16}", fingerprint)):
         raise ValueError("data.fingerprint: expected 16 hex digits.")
@@ -82,24 +97,30 @@ def check_data(data: object) -> None:
 # %% ../../nbs/5_training/20_weights.ipynb #3dc4d908
 def check_question(question: object) -> None:
     "Check the question of a tuned encoder. Raises `ValueError` naming the field."
-    if not isinstance(question, dict): raise ValueError("question: expected an object.")
+    if not isinstance(question, dict):
+        raise ValueError("question: expected an object.")
     missing = {"kind", "cuts", "mean_pooled", "person", "lookback"} - set(question)
-    if missing: raise ValueError(f"question: {', '.join(sorted(missing))}: missing.")
+    if missing:
+        raise ValueError(f"question: {', '.join(sorted(missing))}: missing.")
     kind, cuts, person, lookback = (question[name] for name in ("kind", "cuts", "person", "lookback"))
-    if kind not in ("outcome", "survival"): raise ValueError("question.kind: expected outcome or survival.")
+    if kind not in ("outcome", "survival"):
+        raise ValueError("question.kind: expected outcome or survival.")
     if kind == "outcome" and cuts is not None:
         raise ValueError("question.cuts: expected null for an outcome.")
     if kind == "survival" and not (_numbers(cuts) and all(a < b for a, b in zip([0, *cuts], cuts))):
         raise ValueError("question.cuts: expected finite days above 0, each later than the one before.")
     if type(question["mean_pooled"]) is not bool:
         raise ValueError("question.mean_pooled: expected true or false.")
-    if person is not None: _check_person(person)
+    if person is not None:
+        _check_person(person)
     if lookback is not None and not (_numbers([lookback]) and lookback > 0):
         raise ValueError("question.lookback: expected days above 0, or null.")
+
 
 def _numbers(values: object) -> bool:
     "Whether it is a list of finite numbers."
     return isinstance(values, list) and all(type(v) in (int, float) and abs(v) < float("inf") for v in values)
+
 
 def _check_person(person: object) -> None:
     named = isinstance(person, dict) and set(person) == {"mean", "scale"}
@@ -111,7 +132,8 @@ def _check_person(person: object) -> None:
 # %% ../../nbs/5_training/20_weights.ipynb #3bb530a0
 # The names that safetensors has for them. Others may publish any; all are read as float32.
 FLOATING = ("F32", "F16", "BF16", "F64")
-AT_ONCE = 2**24   # numbers: a smaller network is built in a moment
+AT_ONCE = 2**24  # numbers: a smaller network is built in a moment
+
 
 def tensors_in(path: Path | str) -> dict[str, tuple]:
     "Name → (type, shape) of every tensor of a safetensors file, from its header. Raises `ValueError`."
@@ -122,20 +144,25 @@ def tensors_in(path: Path | str) -> dict[str, tuple]:
     except SafetensorError as e:
         raise ValueError(f"{path}: not a safetensors file, or damaged ({e}).") from None
 
+
 def check_sizes(config: Config, tensors: dict[str, tuple]) -> None:
     """Refuse numbers that the weights cannot hold, before anything is built.
     Raises `ValueError` naming the field."""
     held = sum(torch.Size(shape).numel() for _, shape in tensors.values())
-    needed = {"embedding_dim": config.embedding_dim,
-              "vocab_size": config.vocab_size * config.embedding_dim,
-              "hidden_dim": config.hidden_dim * config.embedding_dim}
+    needed = {
+        "embedding_dim": config.embedding_dim,
+        "vocab_size": config.vocab_size * config.embedding_dim,
+        "hidden_dim": config.hidden_dim * config.embedding_dim,
+    }
     for name, needs in needed.items():
         if needs > held:
-            raise ValueError(f"model.{name}: {getattr(config, name):,} needs {needs:,} numbers; "
-                             f"the weights hold {held:,}.")
-    if config.num_layers > max(len(tensors), 24):                     # Med2Vec has four tensors, whatever the tier
-        raise ValueError(f"model.num_layers: {config.num_layers:,}; "
-                         f"the weights have {len(tensors):,} tensors.")
+            raise ValueError(
+                f"model.{name}: {getattr(config, name):,} needs {needs:,} numbers; the weights hold {held:,}."
+            )
+    if config.num_layers > max(len(tensors), 24):  # Med2Vec has four tensors, whatever the tier
+        raise ValueError(
+            f"model.num_layers: {config.num_layers:,}; the weights have {len(tensors):,} tensors."
+        )
 
 # %% ../../nbs/5_training/20_weights.ipynb #10404774
 def check_sides(config: Config, tensors: dict[str, tuple]) -> None:
@@ -143,28 +170,37 @@ def check_sides(config: Config, tensors: dict[str, tuple]) -> None:
     Raises `ValueError` where the file has none."""
     shapes = [shape for _, shape in tensors.values()]
     if (config.vocab_size, config.embedding_dim) not in shapes:
-        raise ValueError(f"model.vocab_size, model.embedding_dim: no table of {config.vocab_size:,} by "
-                         f"{config.embedding_dim:,} among the weights: does not fit config.json.")
+        raise ValueError(
+            f"model.vocab_size, model.embedding_dim: no table of {config.vocab_size:,} by "
+            f"{config.embedding_dim:,} among the weights: does not fit config.json."
+        )
     if not any(config.hidden_dim in shape for shape in shapes):
-        raise ValueError(f"model.hidden_dim: no tensor with a side of {config.hidden_dim:,}: does not fit config.json.")
+        raise ValueError(
+            f"model.hidden_dim: no tensor with a side of {config.hidden_dim:,}: does not fit config.json."
+        )
+
 
 def build(cls: type[nn.Module], name: str, config: Config, tensors: dict[str, tuple]) -> nn.Module:
     """An encoder whose tensors are those of the file.
     Raises `ValueError` before it allocates more than they need."""
     check_sizes(config, tensors)
-    if name in ENCODERS: check_sides(config, tensors)
+    if name in ENCODERS:
+        check_sides(config, tensors)
     h = config.hidden_dim
     blocks, positions = 8 * config.num_layers * h**2, 2 * config.max_seq_length * h
     most = config.vocab_size * config.embedding_dim + blocks + positions
     try:
         if most > AT_ONCE and name in ENCODERS:
-            with torch.device("meta"): check_tensors(cls(config).state_dict(), tensors, "encoder")
+            with torch.device("meta"):
+                check_tensors(cls(config).state_dict(), tensors, "encoder")
         encoder = cls(config)
-    except ValueError: raise
+    except ValueError:
+        raise
     except Exception as e:
         raise ValueError(f"model: {name} cannot be built of these numbers ({type(e).__name__}).") from None
     check_tensors(encoder.state_dict(), tensors, "encoder")
     return encoder
+
 
 def heads(config: dict, encoder: nn.Module) -> dict[str, torch.Tensor]:
     "The tensors that the objective, or the question, of a configuration has beside its encoder."
@@ -174,8 +210,10 @@ def heads(config: dict, encoder: nn.Module) -> dict[str, torch.Tensor]:
         outputs = 1 if question["kind"] == "outcome" else len(question["cuts"]) + 1
         head = nn.Linear(encoder.config.hidden_dim + beside, outputs, device="meta")
         return {f"head.{name}": t for name, t in head.state_dict().items()}
-    if config.get("objective") is None: return {}
-    with torch.random.fork_rng(devices=[]): return make_objective(config["objective"], encoder).state_dict()
+    if config.get("objective") is None:
+        return {}
+    with torch.random.fork_rng(devices=[]):
+        return make_objective(config["objective"], encoder).state_dict()
 
 # %% ../../nbs/5_training/20_weights.ipynb #29b531cf
 def check_tensors(expected: dict[str, torch.Tensor], tensors: dict[str, tuple], part: str) -> None:
@@ -185,25 +223,30 @@ def check_tensors(expected: dict[str, torch.Tensor], tensors: dict[str, tuple], 
     differing = {"missing": set(expected) - set(found), "not expected": set(found) - set(expected)}
     for what, names in differing.items():
         some = ", ".join(sorted(names)[:3]) + " and more" * (len(names) > 3)
-        if names: raise ValueError(f"{part}: {some} {what}: does not fit config.json.")
+        if names:
+            raise ValueError(f"{part}: {some} {what}: does not fit config.json.")
     for name, tensor in expected.items():
         dtype, shape = found[name]
         if shape != tuple(tensor.shape):
-            raise ValueError(f"{part}.{name}: found {shape}, expected {tuple(tensor.shape)}: "
-                             "does not fit config.json.")
+            raise ValueError(
+                f"{part}.{name}: found {shape}, expected {tuple(tensor.shape)}: does not fit config.json."
+            )
         if tensor.dtype.is_floating_point and dtype not in FLOATING:
             raise ValueError(f"{part}.{name}: found {dtype}; expected one of {', '.join(FLOATING)}.")
+
 
 def read_weights(path: Path | str, expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of a file, in the types of those expected.
     Raises `ValueError` for others, and for a number that is not finite."""
     out = load_file(path)
     if set(out) != set(expected):
-        raise ValueError(f"{path}: {', '.join(sorted(set(out) ^ set(expected))[:3])}: "
-                         "missing, or not expected.")
+        raise ValueError(
+            f"{path}: {', '.join(sorted(set(out) ^ set(expected))[:3])}: missing, or not expected."
+        )
     for name, like in expected.items():
         if not like.dtype.is_floating_point and out[name].dtype != like.dtype:
             raise ValueError(f"{path}: {name}: found {out[name].dtype}, expected {like.dtype}.")
         out[name] = out[name].to(like.dtype)
-        if not out[name].isfinite().all(): raise ValueError(f"{path}: {name}: a number that is not finite.")
+        if not out[name].isfinite().all():
+            raise ValueError(f"{path}: {name}: a number that is not finite.")
     return out
