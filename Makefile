@@ -1,5 +1,6 @@
 # make demo   install, pre-train on the bundled sample, leave a report
 # make test   install, check that modules match notebooks, run every notebook
+# make outputs  run anew the notebooks whose saved outputs are older than their code or data; a failure stops none
 # make lab    install, open JupyterLab
 # make explore  a page to explore a run: RUN=path (default: the demo's), PORT=8866; this machine only
 # make browser  install Chromium, in which `make test` tries the page as a person would
@@ -11,7 +12,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: install demo test lab explore browser spark readme clean
+.PHONY: install demo test outputs lab explore browser spark readme clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -28,6 +29,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python .ci/house.py
+
+outputs: $(STAMP)
+	@$(BIN)/python .ci/outputs.py save
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab nbs/index.ipynb

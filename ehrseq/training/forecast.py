@@ -85,9 +85,28 @@ class Forecast:
     def cost(self):
         return self.seconds / 3600 * self.price_per_hour
 
+    @property
+    def measured(self) -> bool:
+        "Whether the time was measured, here or elsewhere."
+        return not self.source.startswith("not measured")
+
+    @property
+    def time(self) -> str:
+        return f"about {clock(self.seconds)}" if self.measured else "time not measured"
+
+    @property
+    def price(self) -> str:
+        "In words; empty without a price per hour."
+        if not self.price_per_hour:
+            return ""
+        if not self.measured:
+            return "price not measured"
+        return f"{f'{self.cost:.2f}' if self.cost >= 0.01 else 'less than 0.01'} at {self.price_per_hour:g} an hour"
+
     def __str__(self):
-        price = f", {self.cost:.2f} at {self.price_per_hour:g} an hour" if self.price_per_hour else ""
-        return f"{self.encoder}, {self.objective}, {self.tier} on {self.target}, {self.epochs:g} epochs: {self.steps:,} steps, about {clock(self.seconds)}, {self.memory / 2**30:.1f} GiB{price} ({self.source})"
+        what = f"{self.encoder}, {self.objective}, {self.tier} on {self.target}, {self.epochs:g} epochs"
+        takes = [f"{self.steps:,} steps", self.time, f"{self.memory / 2**30:.1f} GiB", self.price]
+        return f"{what}: {', '.join(filter(None, takes))} ({self.source})"
 
 
 def forecast(
@@ -110,14 +129,15 @@ def forecast(
         took, memory, source = _measure(e, o, cohort, loader, g, settings, steps, seconds)
     elif len(rate := rates(t.name, g.name, encoder, objective)):
         row = rate.iloc[-1]
-        took, memory, source = (
+        known = pd.notna(row["memory_bytes"])
+        memory = int(row["memory_bytes"]) if known else reckon(t, e, o, loader, g)[1]
+        took, source = (
             steps * row["seconds_per_step"],
-            int(row["memory_bytes"]),
-            f"rate of {row['date']}, {row['machine']}",
+            f"rate of {row['date']}, {row['machine']}{'' if known else '; memory reckoned'}",
         )
     else:
         each, memory = reckon(t, e, o, loader, g)
-        took, source = steps * each, "reckoned from data sheets, not measured"
+        took, source = steps * each, f"not measured; by data sheets about {clock(steps * each)}"
     return Forecast(t.name, g.name, encoder, objective, epochs, steps, took, memory, price_per_hour, source)
 
 
@@ -139,7 +159,7 @@ RATES = Path(str(resources.files("ehrseq"))) / "rates.csv"
 
 
 def rates(tier=None, target=None, encoder=None, objective=None) -> pd.DataFrame:
-    "Measured rates: tier, target, encoder, objective, seconds_per_step, memory_bytes, machine, date; of those asked for."
+    "Measured rates: tier, target, encoder, objective, seconds_per_step, memory_bytes (empty: not measured), machine, date, source; of those asked for."
     table = pd.read_csv(RATES)
     for column, value in (("tier", tier), ("target", target), ("encoder", encoder), ("objective", objective)):
         if value is not None:
@@ -162,10 +182,10 @@ def programme(cohort, epochs=10, encoder="behrt", objective="mlm", seconds=2.0) 
                     "tier": t,
                     "target": g,
                     "steps": f.steps,
-                    "time": clock(f.seconds),
+                    "time": f.time.removeprefix("about ").removeprefix("time "),
                     "memory GiB": round(f.memory / 2**30, 1),
                     "fits": "yes" if f.memory < limit * 2**30 else "no",
-                    "price": round(f.cost, 2) if f.price_per_hour else "",
+                    "price": f.price.removeprefix("price "),
                     "source": f.source,
                 }
             )
