@@ -12,18 +12,11 @@ from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.encoders.behrt import BEHRT as BEHRT
-    from ehrseq.encoders.encoder import (
-        Config as Config,
-    )
-    from ehrseq.encoders.encoder import (
-        Encoded as Encoded,
-    )
-    from ehrseq.encoders.encoder import (
-        encode as encode,
-    )
-    from ehrseq.encoders.encoder import (
-        encoder_class as encoder_class,
-    )
+    from ehrseq.encoders.encoder import ENCODERS as ENCODERS
+    from ehrseq.encoders.encoder import Config as Config
+    from ehrseq.encoders.encoder import Encoded as Encoded
+    from ehrseq.encoders.encoder import encode as encode
+    from ehrseq.encoders.encoder import encoder_class as encoder_class
     from ehrseq.encoders.hierarchical import Hierarchical as Hierarchical
     from ehrseq.encoders.lstm import LSTM as LSTM
     from ehrseq.encoders.med2vec import Med2Vec as Med2Vec
@@ -39,6 +32,7 @@ _NAMES = {
     "Hierarchical": "hierarchical",
     "LSTM": "lstm",
     "Med2Vec": "med2vec",
+    "ENCODERS": "encoder",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)

@@ -8,7 +8,6 @@ __all__ = ['ENCODERS', 'Encoded', 'Config', 'FeedForward', 'Block', 'Stack', 'Pr
 
 # %% ../../nbs/2_encoders/10_encoder.ipynb #d1a78186
 from dataclasses import asdict, dataclass
-from importlib import import_module
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import nn
 
 from .attention import Attention
 from .embed import Table
-from ..registry import choose
+from ..registry import Registry
 from ..tiers import tier
 
 # %% ../../nbs/2_encoders/10_encoder.ipynb #7f416040
@@ -166,13 +165,17 @@ def parameter_count(*modules, embedding=True) -> int:
     return sum(n for i, n in unique.items() if embedding or i not in tables)
 
 # %% ../../nbs/2_encoders/10_encoder.ipynb #80ca5a76
-ENCODERS = {
-    "behrt": "ehrseq.encoders.behrt:BEHRT",
-    "transformer": "ehrseq.encoders.transformer:Transformer",
-    "lstm": "ehrseq.encoders.lstm:LSTM",
-    "med2vec": "ehrseq.encoders.med2vec:Med2Vec",
-    "hierarchical": "ehrseq.encoders.hierarchical:Hierarchical",
-}
+ENCODERS = Registry(
+    "encoder",
+    "ehrseq.encoders",
+    {
+        "behrt": "ehrseq.encoders.behrt:BEHRT",
+        "transformer": "ehrseq.encoders.transformer:Transformer",
+        "hierarchical": "ehrseq.encoders.hierarchical:Hierarchical",
+        "lstm": "ehrseq.encoders.lstm:LSTM",
+        "med2vec": "ehrseq.encoders.med2vec:Med2Vec",
+    },
+)
 
 
 def encoder_class(
@@ -181,22 +184,7 @@ def encoder_class(
 ) -> type[nn.Module]:
     """The encoder class of that name.
     Raises `ValueError` for one that is unknown, not trusted, or no `nn.Module`."""
-    if not isinstance(name, str):
-        raise ValueError(f"encoder: found a {type(name).__name__}; expected a name.")
-    if ":" not in name:
-        path = choose(name, ENCODERS, "encoder")
-    elif trust is True or name == trust or (isinstance(trust, tuple) and name in trust):
-        path = name
-    else:
-        raise ValueError(
-            f"encoder {name!r}: importing it runs code that is not part of ehrseq. "
-            f"If you know whose it is, pass trust=True; else choose from: {', '.join(ENCODERS)}."
-        )
-    module, _, cls = path.partition(":")
-    try:
-        found = getattr(import_module(module), cls)
-    except (ImportError, AttributeError, ValueError) as e:
-        raise ValueError(f"encoder {name!r}: cannot import {cls} from {module} ({e}).") from None
+    found = ENCODERS.find(name, trust)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ValueError(
             f"encoder {name!r}: found a {type(found).__name__}; "

@@ -15,10 +15,11 @@ import pandas as pd
 import torch
 
 from ..data.batch import Loader
-from ..data.vocab import FIRST_CODE, MASK, UNK
+from ..data.vocab import FIRST_CODE, UNK
 from ..encoders.encoder import encode
 from .attribution import attention
 from ..registry import choose
+from ..scores.diseases import main_disease
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #8303a72c
 def patient_vectors(encoder, cohort, split="all", batch_size=64) -> pd.DataFrame:
@@ -167,20 +168,13 @@ def neighbourhood_overlap(one, other, k=10) -> np.ndarray:
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #15fd5706
 def what_next(encoder, objective, history, vocab, most=8) -> pd.DataFrame:
-    "code, name, kind, p of the likeliest codes after (`nvp`) or in (`mlm`) the last visit of a `History`. Raises `ValueError` for an objective without an opinion."
-    parts, length = objective.parts, encoder.config.max_seq_length
-    with torch.no_grad():
-        if "nvp" in parts:
-            p = parts["nvp"].logits(encoder, encoder(history.batch(length))).sigmoid()[0]
-        elif "mlm" in parts:
-            hidden = history.add(MASK, int(history.visit.max())).batch(length)
-            p = parts["mlm"].logits(encoder, encoder(hidden), (hidden.codes == MASK).nonzero())[0].clone()
-            p[history.code[history.visit == history.visit.max()]] = float("-inf")  # what is there already
-            p = p.softmax(0)
-        else:
-            raise ValueError(
-                f"{objective.name} foretells no codes; pre-train with mlm or nvp, or a sum with one of them."
-            )
+    """code, name, kind, p of the likeliest codes after, or in, the last visit of a `History`, as the objective asks.
+    Raises `ValueError` for an objective that foretells no codes."""
+    p = objective.predict(encoder, history)
+    if p is None:
+        raise ValueError(
+            f"{objective.name} foretells no codes; pre-train with mlm or nvp, or a sum with one of them."
+        )
     p[:FIRST_CODE], p[len(vocab) :] = 0, 0
     ids = p.argsort(descending=True)[:most].numpy()
     return pd.DataFrame(
@@ -195,8 +189,6 @@ def what_next(encoder, objective, history, vocab, most=8) -> pd.DataFrame:
 # %% ../../nbs/7_explore/10_arrays.ipynb #72837c7b
 def facts(cohort, subject_id) -> pd.DataFrame:
     "disease, age at the last visit, sex, split and number of codes of the given subjects."
-    from ehrseq.scores.metrics import main_disease
-
     s, people = cohort.sequences, cohort.subjects.set_index("subject_id")
     n = np.diff(s.offsets)
     age = np.where(n > 0, s.age_days[np.maximum(s.offsets[1:] - 1, 0)] / 365.25, np.nan)

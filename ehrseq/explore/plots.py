@@ -95,7 +95,7 @@ def loss_curve(history) -> go.Figure:
 
 
 def code_scores(
-    table,  # of `metrics.code_scores`: name, kind, visits, precision, recall
+    table,  # of `nvp.code_scores`: name, kind, visits, precision, recall
     title="Precision and recall by code",
     named=5,  # of the most frequent codes are written out
 ) -> go.Figure:

@@ -13,17 +13,21 @@ from ..registry import handed_on
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.objectives.contrastive import Contrastive as Contrastive
     from ehrseq.objectives.mlm import MLM as MLM
-    from ehrseq.objectives.mlm import Loss as Loss
-    from ehrseq.objectives.mlm import Objective as Objective
-    from ehrseq.objectives.mlm import Targets as Targets
     from ehrseq.objectives.nvp import NVP as NVP
+    from ehrseq.objectives.objective import OBJECTIVES as OBJECTIVES
+    from ehrseq.objectives.objective import Evaluation as Evaluation
+    from ehrseq.objectives.objective import Headline as Headline
+    from ehrseq.objectives.objective import Loss as Loss
+    from ehrseq.objectives.objective import Objective as Objective
     from ehrseq.objectives.objective import make_objective as make_objective
     from ehrseq.objectives.skipgram import SkipGram as SkipGram
 
 _NAMES = {
-    "Objective": "mlm",
-    "Loss": "mlm",
-    "Targets": "mlm",
+    "Objective": "objective",
+    "Loss": "objective",
+    "Evaluation": "objective",
+    "Headline": "objective",
+    "OBJECTIVES": "objective",
     "make_objective": "objective",
     "MLM": "mlm",
     "NVP": "nvp",

@@ -15,8 +15,8 @@ from tqdm.std import tqdm
 from ..data.batch import Loader
 from ..data.folders import SUMS, check_seal, private_folder, read_json, seal, write_json, write_parquet
 from ..encoders.encoder import Config, encoder_class
-from ..objectives.objective import check_objective, make_objective
-from .evaluation import HEADLINES
+from ..objectives.objective import make_objective, objective_classes
+from .evaluation import headline
 from .jobs import LEARNING_RATES, pretrain, start_from
 from ..scores import metrics
 from ..tiers import tier as find_tier
@@ -31,7 +31,7 @@ def contender(text) -> dict:
     if not objective:
         raise ValueError(f"contender {text!r}: expected encoder/objective, such as transformer/mlm.")
     encoder_class(encoder, trust=True)
-    check_objective(objective)
+    objective_classes(objective, trust=True)
     if start:
         contender(start)
     return {
@@ -106,9 +106,9 @@ class Comparison:
             raise ValueError(
                 f"{self.out} holds another comparison: {self.state['plan']}, not {plan}. Choose another folder."
             )
-        if self.state["rows"] and not (self.out / "exam.parquet").exists():
+        if self.state["rows"] and not (self.out / "patients.parquet").exists():
             raise ValueError(
-                f"{self.out}: compare.json without exam.parquet can be looked at (Comparison.open), not gone on with. Choose another folder."
+                f"{self.out}: compare.json without patients.parquet can be looked at (Comparison.open), not gone on with. Choose another folder."
             )
 
     @classmethod
@@ -124,7 +124,7 @@ class Comparison:
 
     def save(self):
         self.state["tables"] = {
-            score: t.to_dict("records") for score in HEADLINES if len(t := table(self, score))
+            score: t.to_dict("records") for score in self.headlines if len(t := table(self, score))
         }
         write_json(self.out / "compare.json", self.state)
 
@@ -162,7 +162,7 @@ class Comparison:
             bar.set_postfix_str(f"{c['name']}, seed {seed}")
             if self.row(c["name"], seed) is None:
                 _train_and_score(self, c, seed)
-        tables = ("compare.json", "exam.parquet", "curves.parquet")
+        tables = ("compare.json", "patients.parquet", "curves.parquet")
         seal(self.out, [name for name in tables if (self.out / name).exists()])
         return self
 
@@ -193,7 +193,7 @@ def _trial(comparison, c, rate) -> float:
     seed_everything(seed)
     cls = encoder_class(c["encoder"], trust=True)
     encoder = cls(Config.from_tier(k.tier, vocab_size=k.cohort.vocab.size))
-    objective = make_objective(c["objective"], encoder, len(k.cohort.vocab))
+    objective = make_objective(c["objective"], encoder, len(k.cohort.vocab), trust=True)
     if c["start"]:
         start_from(k.folder(c["start"], seed), encoder, objective, k.cohort, _named(c["start"]))
     share = {name: v and v * k.tuning for name, v in k.budget.items()}
@@ -252,14 +252,14 @@ def _train_and_score(k, c, seed):
         trust=c["start"] and _named(c["start"]),
         **k.budget,
     )
-    m, exams = run.metrics, [pd.read_parquet(f) for f in [run.file("exam.parquet")] if f.exists()]
+    m, patients = run.metrics, [pd.read_parquet(f) for f in [run.file("patients.parquet")] if f.exists()]
     scores = {name: v for name, v in m.items() if isinstance(v, dict)}
-    for question in k.probes if _probed(c) else ():
-        s, tables = probe(run.encoder, k.cohort, question, progress=False)
-        scores |= s
-        exams.append(tables["exam"])
+    for objective in k.probes if _probed(c) else ():
+        found = probe(run.encoder, k.cohort, objective, progress=False)
+        scores |= found.scores
+        patients.append(found.patients)
     seen = [n for n in run.history if n.startswith("valid.")]
-    _keep(k, "exam.parquet", pd.concat(exams) if exams else None, c["name"], seed)
+    _keep(k, "patients.parquet", pd.concat(patients) if patients else None, c["name"], seed)
     _keep(
         k,
         "curves.parquet",
@@ -298,7 +298,7 @@ PROBED = " (probe)"
 
 
 def table(comparison, score="mlm.top1") -> pd.DataFrame:
-    "A row a contender, best first. A probe's score stands in the same table, marked. Without `exam.parquet`, as last written to `compare.json`."
+    "A row a contender, best first. A probe's score stands in the same table, marked. Without `patients.parquet`, as last written to `compare.json`."
     per = _patients(comparison, score)
     if not per:
         return pd.DataFrame(comparison.state.get("tables", {}).get(score, []))
@@ -332,7 +332,7 @@ def table(comparison, score="mlm.top1") -> pd.DataFrame:
 def baselines(comparison, score="mlm.top1") -> dict:
     "The rivals of a score: name → score."
     found = [
-        {name: r["scores"][key] for name, key in HEADLINES[score][1].items() if key in r["scores"]}
+        {name: r["scores"][key] for name, key in headline(score).baselines.items() if key in r["scores"]}
         for r in comparison.state["rows"]
     ]
     return max(found, key=len, default={})
@@ -340,13 +340,13 @@ def baselines(comparison, score="mlm.top1") -> dict:
 
 def _patients(comparison, score) -> dict:
     "Contender → per patient top and bottom, summed over its seeds."
-    exam, out = comparison.read("exam.parquet"), {}
-    if not len(exam):
+    patients, out = comparison.read("patients.parquet"), {}
+    if not len(patients):
         return out
-    finished = pd.MultiIndex.from_frame(exam[["name", "seed"]]).isin(
+    finished = pd.MultiIndex.from_frame(patients[["name", "seed"]]).isin(
         [(r["name"], r["seed"]) for r in comparison.state["rows"]]
     )
-    mine = exam[finished & exam["score"].isin([score, f"probe.{score}"])]
+    mine = patients[finished & patients["score"].isin([score, f"probe.{score}"])]
     who = np.sort(mine["subject_id"].unique())
     for (name, s), part in mine.groupby(["name", "score"]):
         out[name + (PROBED if s.startswith("probe.") else "")] = (

@@ -37,7 +37,7 @@ from ehrseq.data.folders import (
 )
 from ..encoders.encoder import Config, encoder_class, parameter_count
 from ..explore import arrays
-from ..objectives.objective import check_objective, make_objective
+from ..objectives.objective import make_objective, objective_classes
 from ..registry import choose
 from .evaluation import evaluate
 from .parameters import checked, from_file, from_text, parameter_types
@@ -84,7 +84,7 @@ def pretrain(
     "Pre-train an encoder on a cohort into a run folder. Raises `ValueError` for unknown names, before any work."
     t, g = find_tier(tier), find_target(target)
     cls = encoder_class(encoder, trust=True)  # the caller names it, not a file
-    check_objective(objective)
+    objective_classes(objective, trust=True)  # the caller names it, not a file
     choose(schedule, SCHEDULES, "schedule")
     cohort.check_splits()
     if not g.is_here:

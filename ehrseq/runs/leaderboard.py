@@ -18,7 +18,8 @@ from ..encoders.encoder import MeanPooled
 from ..explore.arrays import patient_vectors
 from .compare import contender, file_name
 from ..scores.baselines import TASK_RIVALS, best_of, count_svd, person_table, regressions, task_rivals
-from ..scores.metrics import areas, interval, main_disease, resamples
+from ..scores.diseases import main_disease
+from ..scores.metrics import areas, interval, resamples
 from ..tasks.downstream import row_vectors
 from ..tasks.phenotypes import disease_matrix, phenotype_scores
 from ..tasks.task import Task

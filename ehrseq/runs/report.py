@@ -16,7 +16,8 @@ from ..data.events import SPLITS
 from ..data.markup import Html, fill, in_markdown, in_yaml, joined
 from ..explore import arrays
 from .evaluation import headlines
-from ..scores import disclosure, metrics
+from ..scores import disclosure
+from ..scores.diseases import NONE, main_disease
 
 # %% ../../nbs/8_runs/05_report.ipynb #153bdcdc
 STYLE = """body{font-family:Helvetica,Arial,sans-serif;color:#222;max-width:1040px;margin:2.5rem auto;padding:0 1.2rem;line-height:1.5}
@@ -160,12 +161,12 @@ def _figures(figs) -> list:
 def _one_patient(run):
     from ehrseq.explore.plots import timeline
 
-    cohort, disease = run.cohort, metrics.main_disease(run.cohort)
+    cohort, disease = run.cohort, main_disease(run.cohort)
     rows = cohort.rows("test")
     batch = collate(
         cohort.sequences, recent_windows(cohort.sequences, rows, run.encoder.config.max_seq_length)
     )
-    ill = disease.reindex(batch.subject_id.numpy()).to_numpy() != metrics.NONE
+    ill = disease.reindex(batch.subject_id.numpy()).to_numpy() != NONE
     row = arrays.most_varied(batch, run.vocab, ill)
     one = batch[row : row + 1]
     who = int(one.subject_id)

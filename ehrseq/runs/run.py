@@ -30,9 +30,9 @@ from ehrseq.data.folders import (
 )
 from ..data.sequences import cache_folder, is_cached, open_cohort, tokenize
 from ..explore import arrays
+from ..objectives.nvp import code_scores
 from ..registry import choose
 from .evaluation import headlines
-from ..scores import metrics
 from ..scores.disclosure import small, threshold
 from ..training.checkpoint import from_pretrained
 
@@ -170,7 +170,7 @@ class Run:
         if not self.file("next_visit.parquet").exists():
             return None
         answers = self._table("next_visit.parquet")
-        return metrics.code_scores(answers, self.metrics["nvp.threshold"], self.vocab)
+        return code_scores(answers, self.metrics["nvp.threshold"], self.vocab)
 
     def _table(self, name) -> pd.DataFrame:
         path = self.file(name)

@@ -11,21 +11,14 @@ from typing import TYPE_CHECKING
 from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
-    from ehrseq.scores.baselines import (
-        CoOccurrence as CoOccurrence,
-    )
-    from ehrseq.scores.baselines import (
-        CopyLast as CopyLast,
-    )
-    from ehrseq.scores.baselines import (
-        CountRegression as CountRegression,
-    )
-    from ehrseq.scores.baselines import (
-        MostFrequent as MostFrequent,
-    )
-    from ehrseq.scores.baselines import (
-        Unigram as Unigram,
-    )
+    from ehrseq.scores.baselines import CoOccurrence as CoOccurrence
+    from ehrseq.scores.baselines import CopyLast as CopyLast
+    from ehrseq.scores.baselines import CountRegression as CountRegression
+    from ehrseq.scores.baselines import MostFrequent as MostFrequent
+    from ehrseq.scores.baselines import Unigram as Unigram
+    from ehrseq.scores.diseases import main_disease as main_disease
+    from ehrseq.scores.metrics import binary_scores as binary_scores
+    from ehrseq.scores.metrics import ratio as ratio
 
 _NAMES = {
     "Unigram": "baselines",
@@ -33,6 +26,9 @@ _NAMES = {
     "MostFrequent": "baselines",
     "CopyLast": "baselines",
     "CountRegression": "baselines",
+    "ratio": "metrics",
+    "binary_scores": "metrics",
+    "main_disease": "diseases",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)

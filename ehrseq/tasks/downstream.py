@@ -19,7 +19,7 @@ from torch import nn
 
 from ..data.batch import Loader, recent_windows
 from ..encoders.encoder import encode
-from ..objectives.mlm import Loss, Objective, device_of, examining
+from ..objectives.objective import Loss, Objective, device_of, evaluating
 from ..registry import choose
 from ..scores.baselines import best_of, person_table, regressions, task_rivals
 from ..scores.metrics import binary_scores
@@ -90,7 +90,7 @@ class Question(Objective):
     def evaluate(self, encoder, loader) -> pd.DataFrame:
         "subject_id, and what `answer` gives, of every window."
         parts = []
-        with examining(encoder, self):
+        with evaluating(encoder, self):
             for batch in loader:
                 inputs, targets = self.prepare(batch.to(device_of(encoder)))
                 given = self.answer(torch.cat([encoder(inputs).patient, targets.person], 1), targets.values)

@@ -19,7 +19,8 @@ from ..data.moments import in_the_future
 from ..data.vocab import FIRST_CODE
 from ..registry import choose
 from ..scores.disclosure import CountedError
-from ..scores.metrics import binary_scores, blocks, disease_groups, jackknife, ratio
+from ..scores.diseases import disease_groups
+from ..scores.metrics import binary_scores, blocks, jackknife, ratio
 
 # %% ../../nbs/6_tasks/40_phenotypes.ipynb #9a708c0c
 METHODS = {

@@ -81,7 +81,7 @@ def from_pretrained(
     Raises `ValueError` naming the file that is missing, damaged, of another version or not trusted."""
     folder = _local(folder)
     check_seal(folder, *FILES)
-    config = read_config(folder / "config.json")
+    config = read_config(folder / "config.json", trust)
     vocab = vocabs.load(folder / "vocab.json")
     model, name, where = Config(**config["model"]), config["encoder"], folder / "model.safetensors"
     if vocab.size != model.vocab_size:
@@ -93,7 +93,7 @@ def from_pretrained(
         encoder = build(encoder_class(name, trust), name, model, tensors)
     except ValueError as e:
         raise ValueError(f"{folder / 'config.json'}: {e}") from None
-    state = _state(where, encoder, heads(config, encoder), tensors)
+    state = _state(where, encoder, heads(config, encoder, trust), tensors)
     encoder.load_state_dict(state["encoder"])
     return Pretrained(encoder.eval(), vocab, config, folder, state["objective"])
 

@@ -20,14 +20,17 @@ from ..data.events import KINDS
 from ..data.folders import read_json
 from ..data.vocab import FIRST_CODE
 from ..encoders.encoder import ENCODERS, Config
-from ..objectives.objective import check_objective, make_objective
+from ..objectives.objective import make_objective, objective_classes
 
 # %% ../../nbs/5_training/20_weights.ipynb #fa1afced
 FORMAT_VERSION = 1
 MOST_POSITIONS = 32_768  # a history of eighty years with a code every day; the weights say nothing about it
 
 
-def read_config(path: Path | str) -> dict:
+def read_config(
+    path: Path | str,
+    trust: bool | str | tuple = False,  # as `Registry.find` takes it
+) -> dict:
     "The configuration of an encoder. Raises `ValueError` naming the file and the field that makes no sense."
     config = read_json(path)
     if config.get("format_version") != FORMAT_VERSION:
@@ -39,13 +42,13 @@ def read_config(path: Path | str) -> dict:
         check_data(config.get("data", {}))
         if "question" in config:
             check_question(config["question"])
-        _check_names(config)
+        _check_names(config, trust)
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from None
     return config
 
 
-def _check_names(config: dict) -> None:
+def _check_names(config: dict, trust: bool | str | tuple) -> None:
     if not isinstance(config.get("encoder"), str):
         raise ValueError("encoder: expected a name.")
     tier, objective = config.get("tier"), config.get("objective")
@@ -55,7 +58,7 @@ def _check_names(config: dict) -> None:
         if objective != config["question"]["kind"]:
             raise ValueError("objective: differs from question.kind.")
     elif objective is not None:
-        check_objective(objective)
+        objective_classes(objective, trust)
 
 # %% ../../nbs/5_training/20_weights.ipynb #b916cc29
 def check_model(model: object) -> None:
@@ -202,7 +205,7 @@ def build(cls: type[nn.Module], name: str, config: Config, tensors: dict[str, tu
     return encoder
 
 
-def heads(config: dict, encoder: nn.Module) -> dict[str, torch.Tensor]:
+def heads(config: dict, encoder: nn.Module, trust: bool | str | tuple = False) -> dict[str, torch.Tensor]:
     "The tensors that the objective, or the question, of a configuration has beside its encoder."
     if "question" in config:
         question = config["question"]
@@ -213,7 +216,7 @@ def heads(config: dict, encoder: nn.Module) -> dict[str, torch.Tensor]:
     if config.get("objective") is None:
         return {}
     with torch.random.fork_rng(devices=[]):
-        return make_objective(config["objective"], encoder).state_dict()
+        return make_objective(config["objective"], encoder, trust=trust).state_dict()
 
 # %% ../../nbs/5_training/20_weights.ipynb #29b531cf
 def check_tensors(expected: dict[str, torch.Tensor], tensors: dict[str, tuple], part: str) -> None:
