@@ -123,9 +123,9 @@ class Comparison:
         return k
 
     def save(self):
-        self.state["tables"] = {
-            score: t.to_dict("records") for score in self.headlines if len(t := table(self, score))
-        }
+        patients = self.read("patients.parquet")
+        scores = dict.fromkeys(patients["score"].str.removeprefix("probe.")) if len(patients) else ()
+        self.state["tables"] = {score: table(self, score).to_dict("records") for score in scores}
         write_json(self.out / "compare.json", self.state)
 
     def row(self, name, seed):
