@@ -49,7 +49,7 @@ setup(
         "spark": ["pyspark>=4.0,<4.1"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
     },
-    entry_points={"console_scripts": ["ehrseq = ehrseq.runs.jobs:main"]},
+    entry_points={"console_scripts": ["ehrseq = ehrseq.runs.command_line:main"]},
     cmdclass={"build_py": BuildWithJobs},
     zip_safe=False,
 )

@@ -15,7 +15,7 @@ BIN = Path(sys.executable).parent
 # Two notebooks at once, one thread each: on two cores faster than one after the other.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TQDM_MININTERVAL": "5"}
 FORKED = get_context("forkserver")      # each notebook in a process of its own, forked from one that has imported what most of them import
-IMPORTED = ["nbdev.test", "ehrseq.runs.jobs", "ehrseq.explore.explorer", "ehrseq.runs.leaderboard", "accelerate", "papermill", "peft", "plotly.express", "sklearn.ensemble", "torch._dynamo", "torchmetrics", "torchsurv.loss.cox", "umap"]
+IMPORTED = ["nbdev.test", "ehrseq.runs.command_line", "ehrseq.explore.explorer", "ehrseq.runs.leaderboard", "accelerate", "papermill", "peft", "plotly.express", "sklearn.ensemble", "torch._dynamo", "torchmetrics", "torchsurv.loss.cox", "umap"]
 
 
 def readme():

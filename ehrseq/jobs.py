@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/8_runs/70_command.ipynb #c0mm703
-from .runs.jobs import main
+from .runs.command_line import main
 
 if __name__ == "__main__" and "__file__" in globals():
     raise SystemExit(main())

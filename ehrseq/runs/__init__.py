@@ -12,14 +12,12 @@ from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.runs.api import from_pretrained as from_pretrained
-    from ehrseq.runs.jobs import pretrain as pretrain
     from ehrseq.runs.run import Run as Run
     from ehrseq.runs.run import publish as publish
 
 _NAMES = {
     "Run": "run",
     "publish": "run",
-    "pretrain": "jobs",
     "from_pretrained": "api",
 }
 __all__ = [*_NAMES]

@@ -17,7 +17,7 @@ from ..data.folders import SUMS, check_seal, private_folder, read_json, seal, wr
 from ..encoders.encoder import Config, encoder_class
 from ..objectives.objective import make_objective, objective_classes
 from .evaluation import headline
-from .jobs import LEARNING_RATES, pretrain, start_from
+from .pretrain import LEARNING_RATES, pretrain, start_from
 from ..scores import metrics
 from ..tiers import tier as find_tier
 from ..training.probe import probe, probing

@@ -55,7 +55,8 @@ def evaluate(
     encoder,
     objective: Objective,  # one, or a sum
     cohort,
-    untrained=None,  # the same encoder with other random weights, never trained
+    untrained=None,  # the same encoder before its first step
+    vectors: pd.DataFrame | None = None,  # of all patients, if they are known: `arrays.patient_vectors`
     batch_size: int = 32,
 ) -> tuple[dict, dict[str, pd.DataFrame]]:
     """The scores of `metrics.json`, on test patients, each beside its baselines; and tables by name, `patients` among
@@ -66,24 +67,26 @@ def evaluate(
     }
     found = objective.test(encoder, cohort, loaders)
     tables = found.tables | ({} if found.patients is None else {"patients": found.patients})
-    return found.scores | embedding(encoder, cohort, untrained), tables
+    return found.scores | embedding(encoder, cohort, untrained, vectors), tables
 
-
-def embedding(encoder, cohort, untrained=None) -> dict:
+# %% ../../nbs/8_runs/02_evaluation.ipynb #75f7f599
+def embedding(encoder, cohort, untrained=None, vectors: pd.DataFrame | None = None) -> dict:
     "Embedding scores of the test patients' vectors, of the untrained encoder's, and of an SVD of counts as wide."
     rows = cohort.rows("test")
-    encoders = {"embedding": encoder, "embedding.untrained": untrained}
-    vectors = {
-        name: np.stack(arrays.patient_vectors(e, cohort, "test")["vector"])
-        for name, e in encoders.items()
-        if e is not None
-    }
-    vectors["embedding.count_svd"] = baselines.count_svd(cohort, encoder.config.hidden_dim)[rows]
+    known = {"embedding": _test_vectors(encoder, cohort, vectors)}
+    if untrained is not None:
+        known["embedding.untrained"] = _test_vectors(untrained, cohort)
+    known["embedding.count_svd"] = baselines.count_svd(cohort, encoder.config.hidden_dim)[rows]
     labels = main_disease(cohort).reindex(cohort.sequences.subject_id[rows]).to_numpy()
     least, scores = disclosure.threshold(cohort.report.public), {}
-    for prefix, v in vectors.items():
+    for prefix, v in known.items():
         try:
             scores |= metrics.embedding_scores(v, labels, prefix)
         except ValueError as error:
             print(f"{prefix} scores left out: {disclosure.why(error, least)}.")
     return scores
+
+
+def _test_vectors(encoder, cohort, vectors: pd.DataFrame | None = None) -> np.ndarray:
+    frame = arrays.patient_vectors(encoder, cohort, "test") if vectors is None else vectors
+    return np.stack(frame.loc[frame["split"] == "test", "vector"])

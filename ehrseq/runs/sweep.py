@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.folders import read_json, write_atomic, write_json
-from .jobs import check_parameters, notebook, pretrain
+from .jobs import check_parameters, notebook
 from .parameters import checked, parameter_types
+from .pretrain import pretrain
 
 # %% ../../nbs/8_runs/45_sweep.ipynb #1de7e168
 VARIED = (
