@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'SEVERAL', 'KEYWORD', 'WHOLE', 'NUMBER', 'NULL', 'TRUTH', 'LARGEST', 'DEEPEST', 'kinds_of', 'expected',
-           'parameter_types', 'Parameter', 'parameters_of', 'takes', 'composed', 'from_text', 'from_file', 'checked']
+           'parameter_types', 'Parameter', 'parameters_of', 'parameters_cell', 'takes', 'composed', 'from_text',
+           'from_file', 'checked']
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #bb309fc4
 import ast
@@ -74,23 +75,21 @@ class Parameter:
     default: Any
     comment: str
 
+# %% ../../nbs/8_runs/20_parameters.ipynb #b679c4af
+KEYWORD = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
-def parameters_of(*settings: type) -> dict[str, Parameter]:
-    "The fields of dataclasses, with the comments that stand beside them, by name."
-    found = {}
-    for cls in settings:
-        comments = _comments(cls)
-        for field in dataclasses.fields(cls):
-            default = field.default
-            if field.default_factory is not dataclasses.MISSING:
-                default = field.default_factory()
-            found[field.name] = Parameter(field.name, _kind(str(field.type)), default, comments[field.name])
-    return found
+
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _comments(cls: type) -> dict[str, str]:
-    lines = re.findall(r"^    (\w+): [^#\n]*(?:#\s*(.*))?$", inspect.getsource(cls), re.MULTILINE)
-    return {name: comment.strip() for name, comment in lines}
+    "Field → the comment on its line, of a dataclass and those it inherits from."
+    found: dict[str, str] = {}
+    for base in reversed([c for c in cls.__mro__ if dataclasses.is_dataclass(c)]):
+        lines = re.findall(r"^    (\w+): [^#\n]*(?:#\s*(.*))?$", inspect.getsource(base), re.MULTILINE)
+        found |= {name: comment.strip() for name, comment in lines}
+    return found
 
 
 def _kind(annotation: str) -> str:
@@ -101,6 +100,25 @@ def _kind(annotation: str) -> str:
         part = re.sub(r"^list\[(\w+)\]$", r"list of \1", part)
         words.append({"dict": "options", "Space": "space"}.get(part, part))
     return " or ".join(words)
+
+# %% ../../nbs/8_runs/20_parameters.ipynb #3a78c2d8
+def parameters_of(settings: type) -> dict[str, Parameter]:
+    "The fields of a dataclass, with the comments that stand beside them, by name."
+    comments = _comments(settings)
+    return {
+        f.name: Parameter(f.name, _kind(str(f.type)), _default(f), comments.get(f.name, ""))
+        for f in dataclasses.fields(settings)
+    }
+
+
+def parameters_cell(settings: type) -> str:
+    "The parameters cell of a job's notebook: a line for each field, which papermill can read."
+    lines = []
+    for p in parameters_of(settings).values():
+        kind = p.kind if p.kind.isidentifier() and p.kind != "space" else f'"{p.kind}"'
+        default = json.dumps(p.default, ensure_ascii=False) if isinstance(p.default, str) else repr(p.default)
+        lines.append(f"{p.name}: {kind} = {default}" + f"  # {p.comment}" * bool(p.comment))
+    return "\n".join(lines)
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #4a6e83bc
 def takes(settings: type) -> Callable:
@@ -129,13 +147,6 @@ def takes(settings: type) -> Callable:
         return call
 
     return decorate
-
-
-KEYWORD = inspect.Parameter.POSITIONAL_OR_KEYWORD
-
-
-def _default(field: dataclasses.Field) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #4f592486
 WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from ..data.batch import Loader
-from ..data.events import SPLITS
+from ..data.events import SPLITS, Events
 from ehrseq.data.folders import (
     SUMS,
     private_files,
@@ -32,11 +32,12 @@ from ehrseq.data.folders import (
     write_json,
     write_parquet,
 )
-from ..data.sequences import Cohort
+from ..data.sequences import Cohort, tokenize
 from ..encoders.encoder import Config, encoder_class, parameter_count
 from ..explore import arrays
 from ..objectives.objective import Objective, make_objective, objective_classes
 from ..registry import choose
+from .api import read
 from .evaluation import evaluate
 from .parameters import takes
 from .pods import volatile
@@ -50,9 +51,9 @@ from ..training.checkpoint import Checkpoints, from_pretrained, save_pretrained
 from ..training.train import SCHEDULES, Settings, Trained, seed_everything, train
 
 # %% auto #0
-__all__ = ['LEARNING_RATES', 'DEFAULT_EPOCHS', 'PACKAGES', 'IDENTITY', 'Pretraining', 'check', 'training_settings', 'Prepared',
-           'names_of', 'prepare', 'start_from', 'Fitted', 'fit', 'Scored', 'score', 'save', 'show', 'pretrain',
-           'locked']
+__all__ = ['LEARNING_RATES', 'DEFAULT_EPOCHS', 'PACKAGES', 'IDENTITY', 'Pretraining', 'Reading', 'PretrainJob', 'check',
+           'training_settings', 'Prepared', 'names_of', 'prepare', 'start_from', 'Fitted', 'fit', 'Scored', 'score',
+           'save', 'show', 'pretrain', 'locked']
 
 # %% ../../nbs/8_runs/25_pretrain.ipynb #pre7a06
 LEARNING_RATES = {"small": 1.5e-3, "medium": 7e-4, "large": 3e-4}  # small: tuned on validation patients
@@ -63,9 +64,7 @@ DEFAULT_EPOCHS = 10
 class Pretraining:
     "What `pretrain` can be told, beside the cohort and the folder."
 
-    encoder: str = (
-        "behrt"  # "behrt", "transformer", "hierarchical", "lstm", "med2vec", or "package.module:Class"
-    )
+    encoder: str = "transformer"  # "hierarchical", "behrt", "lstm", "med2vec", or "package.module:Class"
     objective: str = "mlm"  # "mlm", "nvp", "contrastive", "skipgram", or a sum: "mlm+nvp"
     tier: str = "small"  # "small", "medium", "large"
     target: str = "auto"  # "auto", "cpu", "m1", "rtx3060", "a40", "h200"
@@ -82,6 +81,31 @@ class Pretraining:
     schedule: str = "linear"  # or "cosine": how the learning rate falls
     tensorboard: bool = False  # the log for TensorBoard, too, in the run folder
     shard: bool = False  # with several processes: share weights and moments out among them
+
+# %% ../../nbs/8_runs/25_pretrain.ipynb #ae97b809
+@dataclass(frozen=True)
+class Reading:
+    "Which cohort a job reads."
+
+    data: str | list[str] = "sample"  # or a folder, a file, a database's URL; several in a list
+    options: dict | None = None  # of the reader, as `ehrseq.read` takes them: {schema: cdm}
+    kinds: list[str] | None = None  # of codes; all clinical kinds
+    quantiles: int = 0  # 5: numbers become up to five tokens of their code; 0: they are left out
+    patients: int | None = None  # all; or that many, chosen by a hash of their id
+
+    def events(self) -> Events:
+        return read(self.data, progress=False, **(self.options or {}))
+
+    def cohort(self, events: Events) -> Cohort:
+        return tokenize(events, kinds=self.kinds, quantiles=self.quantiles, patients=self.patients)
+
+
+@dataclass(frozen=True)
+class PretrainJob(Pretraining, Reading):
+    "Everything that the job `pretrain` can be told."
+
+    out: str = "_runs/pretrain"  # the run folder
+    trust: bool = False  # True: `init` may name an encoder that is not one of ehrseq; its code is then run
 
 # %% ../../nbs/8_runs/25_pretrain.ipynb #pre7a07
 def check(cohort: Cohort, settings: Pretraining) -> None:
