@@ -85,5 +85,5 @@ def embedding(encoder, cohort, untrained=None) -> dict:
         try:
             scores |= metrics.embedding_scores(v, labels, prefix)
         except ValueError as error:
-            print(f"{prefix} scores left out: {disclosure.why(error, least)}.")
+            print(f"{prefix} scores left out: {disclosure.error_text(error, least)}.")
     return scores

@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.scores.metrics import METRICS as METRICS
     from ehrseq.scores.metrics import Metric as Metric
     from ehrseq.scores.metrics import binary_scores as binary_scores
-    from ehrseq.scores.metrics import find_metric as find_metric
     from ehrseq.scores.metrics import ratio as ratio
 
 _NAMES = {
@@ -34,7 +33,6 @@ _NAMES = {
     "main_disease": "diseases",
     "METRICS": "metrics",
     "Metric": "metrics",
-    "find_metric": "metrics",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)
