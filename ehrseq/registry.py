@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 # %% auto #0
-__all__ = ['choose', 'Names', 'Registry', 'handed_on']
+__all__ = ['choose', 'Names', 'Findable', 'Registry', 'handed_on']
 
 # %% ../nbs/00_registry.ipynb #a0re9106
 def choose(name: str, options: dict, what: str) -> Any:
@@ -55,15 +55,13 @@ class Names:
         return f"{self.what}s: {', '.join(self)}"
 
 # %% ../nbs/00_registry.ipynb #a0re910b
-class Registry(Names):
+class Findable(Names):
     "Names and the objects they stand for; an object is imported when it is asked for."
 
     def find(
         self,
         name: str,  # a name of the registry, or "package.module:Object"
-        trust: bool
-        | str
-        | tuple = False,  # True: import any object; or the names of those that may be imported
+        trust: bool | str | tuple = False,  # True: import any object; or the names that may be imported
     ) -> Any:
         "The object of that name. Raises `ValueError` if it is unknown, not trusted, or cannot be imported."
         if not isinstance(name, str):
@@ -79,8 +77,12 @@ class Registry(Names):
             )
         return _imported(self.what, name, held) if isinstance(held, str) else held
 
+# %% ../nbs/00_registry.ipynb #6627604a
+class Registry(Findable):
+    "Names and their objects, to which new ones can be added."
+
     def register(self, name: str, thing: Any = None) -> Any:
-        """Add an object, or its place ("package.module:Object"), under a name. Without an object: a decorator.
+        """Add an object, or its place ("package.module:Object"). Without an object: a decorator.
         Raises `ValueError` for a name that another object has."""
         if thing is None:
             return lambda decorated: self.register(name, decorated)

@@ -83,7 +83,7 @@ def embedding(encoder, cohort, untrained=None, vectors: pd.DataFrame | None = No
         try:
             scores |= metrics.embedding_scores(v, labels, prefix)
         except ValueError as error:
-            print(f"{prefix} scores left out: {disclosure.why(error, least)}.")
+            print(f"{prefix} scores left out: {disclosure.error_text(error, least)}.")
     return scores
 
 

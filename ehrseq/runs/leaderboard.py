@@ -17,7 +17,14 @@ from ..data.folders import check_seal, private_folder, read_json, seal, write_js
 from ..encoders.encoder import MeanPooled
 from ..explore.arrays import patient_vectors
 from .compare import contender, file_name
-from ..scores.baselines import TASK_RIVALS, best_of, count_svd, person_table, regressions, task_rivals
+from ehrseq.scores.baselines import (
+    TASK_BASELINES,
+    best_of,
+    count_svd,
+    person_table,
+    regressions,
+    task_baselines,
+)
 from ..scores.diseases import main_disease
 from ..scores.metrics import areas, interval, resamples
 from ..tasks.downstream import row_vectors
@@ -28,7 +35,7 @@ from ..training.train import seed_everything
 
 # %% ../../nbs/8_runs/50_leaderboard.ipynb #80fe30cb
 SVD = "SVD of counts"
-RIVALS = (*TASK_RIVALS, SVD)
+RIVALS = (*TASK_BASELINES, SVD)
 
 
 class Leaderboard:
@@ -202,7 +209,7 @@ class Leaderboard:
     def _ask_rivals(self):
         counts, frames = self._beside(count_svd(self.cohort, 128)), []
         for task, (y, asked) in self.y.items():
-            answers = task_rivals(self.cohort, y, asked) | {
+            answers = task_baselines(self.cohort, y, asked) | {
                 SVD: self._probe({SVD: counts}, task, (1e-4, 1e-3, 1e-2, 1e-1))
             }
             frames += [self._answered(name, task, p) for name, p in answers.items()]

@@ -248,7 +248,7 @@ def card(name, t, cohort, scores, manifest) -> str:
         if x["n"] >= least
     )
     many = {
-        k: disclosure.word(n, disclosure.small(n, least), least)
+        k: disclosure.count_text(n, disclosure.small(n, least), least)
         for k in SPLITS
         for n in [scores[f"data.patients.{k}"]]
     }

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.scores.baselines import MostFrequent as MostFrequent
     from ehrseq.scores.baselines import Unigram as Unigram
     from ehrseq.scores.diseases import main_disease as main_disease
+    from ehrseq.scores.metrics import METRICS as METRICS
+    from ehrseq.scores.metrics import Metric as Metric
     from ehrseq.scores.metrics import binary_scores as binary_scores
     from ehrseq.scores.metrics import ratio as ratio
 
@@ -29,6 +31,8 @@ _NAMES = {
     "ratio": "metrics",
     "binary_scores": "metrics",
     "main_disease": "diseases",
+    "METRICS": "metrics",
+    "Metric": "metrics",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)

@@ -21,7 +21,7 @@ from ..data.batch import Loader, recent_windows
 from ..encoders.encoder import encode
 from ..objectives.objective import Loss, Objective, device_of, evaluating
 from ..registry import choose
-from ..scores.baselines import best_of, person_table, regressions, task_rivals
+from ..scores.baselines import best_of, person_table, regressions, task_baselines
 from ..scores.metrics import binary_scores
 from ..training.train import Settings, train
 
@@ -380,7 +380,7 @@ def leaderboard(
         name: e.fit(train_rows, answer[train_rows], (valid, answer[valid])).predict_proba(test)[:, 1]
         for name, e in estimators.items()
     }
-    found |= {name: p[test] for name, p in task_rivals(cohort, task.y).items()}
+    found |= {name: p[test] for name, p in task_baselines(cohort, task.y).items()}
     table, groups = [], subgroups(cohort, test)
     for name, p in found.items():
         for group, rows in groups.items():
