@@ -14,10 +14,14 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.data.batch import Batch as Batch
     from ehrseq.data.batch import Loader as Loader
     from ehrseq.data.events import Events as Events
+    from ehrseq.data.events import Hints as Hints
     from ehrseq.data.events import Report as Report
     from ehrseq.data.events import from_pandas as from_pandas
     from ehrseq.data.sequences import Cohort as Cohort
     from ehrseq.data.sequences import tokenize as tokenize
+    from ehrseq.data.source import SOURCES as SOURCES
+    from ehrseq.data.source import Source as Source
+    from ehrseq.data.source import read as read
     from ehrseq.data.table_files import DataError as DataError
     from ehrseq.data.vocab import Vocab as Vocab
 
@@ -31,6 +35,10 @@ _NAMES = {
     "tokenize": "sequences",
     "Batch": "batch",
     "Loader": "batch",
+    "read": "source",
+    "Source": "source",
+    "SOURCES": "source",
+    "Hints": "events",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)
