@@ -197,7 +197,8 @@ class Report(RowCounts):
 # %% ../../nbs/1_data/12_events.ipynb #185303b8
 def _nothing_kept(counts: pd.DataFrame) -> list[Remark]:
     empty = counts[(counts["rows"] > 0) & (counts["kept"] == 0)]
-    return [Remark(r.file, "rows, of which none is kept", int(r.rows)) for r in empty.itertuples()]
+    rows = zip(empty["file"], empty["rows"])
+    return [Remark(file, "rows, of which none is kept", int(n)) for file, n in rows]
 
 
 def _as_text(report: Report) -> str:
@@ -287,7 +288,8 @@ def from_pandas(
     _check_columns(frame, source)
     rows, infinite = _typed(frame, source)
     until_ = last_moment(until, rows.groupby("subject_id")["time"].min())
-    digest = hashlib.sha256(pd.util.hash_pandas_object(rows.astype(str), index=False).values.tobytes())
+    hashes: Any = pd.util.hash_pandas_object(rows.astype(str), index=False).values
+    digest = hashlib.sha256(hashes.tobytes())
     rows, subjects = _numbered(rows, source)
     rows = rows.assign(why=_excluded(rows, until_))
     counts = _counts(rows["why"], source)
@@ -322,7 +324,7 @@ def rewritten(codes: pd.Series) -> pd.Series:
     """Whether each code looks as if a spreadsheet had rewritten it: shown as a number or a date, or cut
     after 15 digits."""
     long = codes.str.contains(LONG)
-    rounded = codes[long].nunique() > 2 and codes[long].str.endswith("0").all()
+    rounded = bool(codes[long].nunique() > 2 and codes[long].str.endswith("0").all())
     return codes.str.contains(SPREADSHEET) | (long & rounded)
 
 
@@ -415,12 +417,12 @@ def _times(column: pd.Series, source: str) -> pd.Series:
     "Times without a zone, in UTC. Raises `DataError` for a value that is no ISO date or time."
     dated = pd.api.types.is_datetime64_any_dtype(column)
     text = column if dated else column.where(column.isna(), column.astype(str))
-    times = pd.to_datetime(text, errors="coerce", utc=True, format=None if dated else "ISO8601")
+    times: Any = pd.to_datetime(text, errors="coerce", utc=True, format=None if dated else "ISO8601")
     if pd.api.types.is_numeric_dtype(column):
         times[:] = pd.NaT  # 20100101 is a number, and nobody's date
     bad = times.isna() & column.notna()
     if bad.any():
-        i = bad.idxmax()
+        i: Any = bad.idxmax()
         raise DataError(
             f"{source}: column 'time', row {i}: found {shape(column[i])}; expected an ISO date or time."
         )
@@ -432,7 +434,7 @@ def _numbers(column: pd.Series, source: str) -> tuple[pd.Series, int]:
     numbers = pd.to_numeric(column, errors="coerce").astype("float64")
     bad = numbers.isna() & column.notna()
     if bad.any():
-        i = bad.idxmax()
+        i: Any = bad.idxmax()
         raise DataError(
             f"{source}: column 'numeric_value', row {i}: found {shape(column[i])}; expected a number."
         )

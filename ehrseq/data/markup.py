@@ -36,7 +36,7 @@ def fill(
     return Html(template).format(*values, **named)
 
 
-def joined(parts: Iterable[object]) -> Html:
+def joined(parts: Iterable[Any]) -> Html:
     "The parts one after the other; those that are not `Html` are escaped."
     return Html("").join(parts)
 
@@ -59,7 +59,7 @@ def table(
         return Html(said.to_html(border=0, index=index, escape=True))
 
 
-def _missing(value: object) -> bool:
+def _missing(value: Any) -> bool:
     return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 # %% ../../nbs/1_data/04_markup.ipynb #a8955e3e

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import ibis
 import pandas as pd
@@ -103,7 +104,8 @@ def splits_of(
     if where is None:
         return pd.Series(None, ids, dtype=object), []
     file = where.name if where.suffix else "data"
-    said = pd.Series(ids.map(_of_folders(raw, by_file) if len(by_file) else by_subject), ids, dtype=object)
+    by: Any = _of_folders(raw, by_file) if len(by_file) else by_subject
+    said: Any = pd.Series(ids.map(by), ids, dtype="object")
     lower = said.str.lower()
     split = lower.map(names).where(said.isna() | lower.isin(names), OTHER)
     remarks = []

@@ -60,10 +60,10 @@ def shown(
     most: int = 20,  # names to show
 ) -> str:
     "Column names for a message; only their number where none is known: the first line may be a patient's."
-    names = [str(n) for n in names]
-    if not {n.strip().upper() for n in names} & {n.upper() for n in known}:
-        return f"{len(names)} columns, none of a known name (is line 1 the header?)"
-    return ", ".join(n[:40] for n in names[:most]) + (", …" if len(names) > most else "")
+    found = [str(n) for n in names]
+    if not {n.strip().upper() for n in found} & {n.upper() for n in known}:
+        return f"{len(found)} columns, none of a known name (is line 1 the header?)"
+    return ", ".join(n[:40] for n in found[:most]) + (", …" if len(found) > most else "")
 
 
 def nearest(
@@ -248,7 +248,8 @@ def opened(path: Path, text: bool = False) -> Any:
     """A file, plain or gzipped, to be read: as bytes, or as text in UTF-8, without a byte order mark and with
     its line ends as they are."""
     how = {"mode": "rt", "encoding": "utf-8-sig", "newline": ""} if text else {"mode": "rb"}
-    return (gzip.open if path.suffix.lower() == ".gz" else open)(path, **how)
+    open_: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    return open_(path, **how)
 
 
 def _most_bytes(path: Path) -> float:
@@ -369,7 +370,7 @@ def line_of(path: Path, value: str, *names: str) -> int | None:
     "The line of the first record with the value in the column of one of these names (in any case), or None."
     for delimiter in dict.fromkeys((header(path)[1], ",")):  # a tab may also stand after a name
         with opened(path, text=True) as stream:
-            quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+            quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
             reader = csv.reader(stream, delimiter=delimiter, quoting=quoting)
             head = [h.strip().upper() for h in next(reader)]
             at = next((head.index(n.upper()) for n in names if n.upper() in head), None)
