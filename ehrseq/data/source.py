@@ -20,8 +20,8 @@ from ..registry import Registry, choose
 
 # %% auto #0
 __all__ = ['COMMON', 'TABULAR', 'TABLE', 'OURS', 'SOURCES', 'CONVERT', 'UNPACK', 'FIRST_BYTES', 'INSIDE', 'TABLE_NAMES', 'Source',
-           'check_options', 'is_table', 'as_pandas', 'in_order', 'is_folder', 'source_of', 'expected', 'foreign',
-           'read']
+           'check_options', 'is_table', 'as_pandas', 'find_source', 'in_order', 'source_of', 'expected', 'is_folder',
+           'foreign', 'read']
 
 # %% ../../nbs/1_data/18_source.ipynb #0c2d1fb5
 COMMON = ("until", "progress")  # parameters that every reader has after the first, and that are no options
@@ -116,42 +116,62 @@ OURS = {
 SOURCES = Registry("source", "ehrseq.sources", OURS)
 
 
+def find_source(name: str) -> Source:
+    "The source of that name. Raises `ValueError` if it is unknown, cannot be imported, or is no source."
+    found = SOURCES.find(name)
+    if not hasattr(found, "recognises"):
+        raise ValueError(f"source {name!r}: found a {type(found).__name__}; expected a `Source`.")
+    return found
+
+
 def in_order() -> list[Source]:
-    "The sources in the order in which they are asked; one that cannot be imported is skipped with a warning."
-    others, out = [name for name in SOURCES if name not in OURS], []
-    for name in (*others, *OURS):
+    "The sources in the order in which they are asked. One that cannot be used is skipped with a warning."
+    out = []
+    for name in (name for name in SOURCES if name not in OURS):
         try:
-            out.append(SOURCES.find(name))
+            out.append(find_source(name))
         except ValueError as error:
-            if name in OURS:
-                raise
             warnings.warn(f"{error} It is skipped.", stacklevel=2)
-    return out
+    return out + [find_source(name) for name in OURS]
+
+# %% ../../nbs/1_data/18_source.ipynb #995639fd
+def source_of(
+    where: Any,  # a path that exists, a URL, a connection or a table
+    sources: list[Source] | None = None,  # in the order in which they are asked; default: `in_order`
+) -> Source:
+    """The source that recognises it, or else the last.
+    Raises `DataError` for what no source can be, and for a format that is known and not read."""
+    sources = sources or in_order()
+    for source in sources:
+        if _recognises(source, where):
+            return source
+    if not isinstance(where, Path):
+        raise DataError(f"found a {type(where).__name__}; {expected(sources)}.")
+    if advice := foreign(where, sources):
+        raise DataError(f"{where}: {advice}; {expected(sources)}.")
+    return sources[-1]
 
 
+def expected(sources: list[Source]) -> str:
+    "What `read` takes, for a message."
+    names = ", ".join(source.name for source in sources)
+    return f"expected a folder, a file, a database's URL, a connection or a table that is one of: {names}"
+
+# %% ../../nbs/1_data/18_source.ipynb #ada2644d
 def is_folder(where: Any) -> bool:
     "Whether this is the path of a folder: most sources are."
     return isinstance(where, Path) and where.is_dir()
 
-# %% ../../nbs/1_data/18_source.ipynb #995639fd
-def source_of(where: Any) -> Source:
-    """The source that recognises a path, a URL, a connection or a table.
-    Raises `DataError` where nothing is there, and for a format that is known and not read."""
-    sources = in_order()
-    for source in sources:
-        if source.recognises(where):
-            return source
-    if not isinstance(where, Path):
-        raise DataError(f"found a {type(where).__name__}; {expected()}.")
-    if advice := foreign(where, sources):
-        raise DataError(f"{where}: {advice}; {expected()}.")
-    return sources[-1]
 
-
-def expected() -> str:
-    "What `read` takes, for a message."
-    names = ", ".join(source.name for source in in_order())
-    return f"expected a folder, a file, a database's URL, a connection or a table that is one of: {names}"
+def _recognises(source: Source, where: Any) -> bool:
+    "What the source says. Raises `DataError` that names it if it fails."
+    try:
+        return bool(source.recognises(where))
+    except (DataError, OSError):
+        raise
+    except Exception as error:
+        what = f"source {source.name!r}: `recognises` fails for a {type(where).__name__}"
+        raise DataError(f"{what} ({type(error).__name__}: {error}).") from error
 
 # %% ../../nbs/1_data/18_source.ipynb #2e4096f1
 CONVERT = "convert it to OMOP or MEDS first"
@@ -246,18 +266,19 @@ def read(
     Raises `DataError` if it cannot be read as it is, and `ValueError` for an unknown option or source."""
     if isinstance(where, (list, tuple)):
         return together(*(read(one, until, progress, source, **options) for one in where))
-    place = _place(where)
-    found = SOURCES.find(source) if source else source_of(place)
+    sources = [find_source(source)] if source else in_order()
+    place = _place(where, sources)
+    found = sources[0] if source else source_of(place, sources)
     return found.read(place, until, progress, **options)
 
 # %% ../../nbs/1_data/18_source.ipynb #14629755
-def _place(where: Any) -> Any:
+def _place(where: Any, sources: list[Source]) -> Any:
     """A `Path` for what is on this machine, the text of a URL, an Ibis connection for one of DuckDB's own;
     anything else as it is. Raises `DataError` for a path where nothing is."""
     if not isinstance(where, (str, Path)):
         return _connection(where)
     if isinstance(where, str):
-        for source in in_order():
+        for source in sources:
             if where in source.places:
                 return source.places[where]
     path = Path(where)
@@ -267,7 +288,7 @@ def _place(where: Any) -> Any:
         return path
     if "://" in str(where):
         return str(where)
-    raise DataError(f"{path}: no such folder or file; {expected()}.")
+    raise DataError(f"{path}: no such folder or file; {expected(sources)}.")
 
 
 def _connection(where: Any) -> Any:
