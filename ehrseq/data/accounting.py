@@ -31,11 +31,10 @@ from ehrseq.data.events import (
     SPREADSHEET,
     VISITS,
     Events,
-    Remark,
-    Report,
     rewritten,
 )
 from .moments import last_moment
+from .report import Remark, Report
 from .table_files import DataError
 
 # %% auto #0

@@ -7,27 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import sys
 import uuid
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ibis
 import pandas as pd
 from ibis import _
 
-from .markup import fill, joined, table
 from .moments import asked, last_moment
+from .report import Remark, Report
 from .table_files import DataError, nearest, shape, shown
 
 # %% auto #0
-__all__ = ['CLINICAL', 'KINDS', 'BIRTH', 'DEATH', 'SPLITS', 'LARGEST', 'SCHEMA', 'VISITS', 'LADDERS', 'NOT_FINITE', 'DAMAGED',
-           'LONG', 'SPREADSHEET', 'REQUIRED', 'CODES', 'Hints', 'joint_hints', 'Remark', 'RowCounts', 'Report',
-           'split_of', 'Events', 'from_pandas', 'rewritten', 'together', 'shared_cohort']
+__all__ = ['CLINICAL', 'KINDS', 'BIRTH', 'DEATH', 'SPLITS', 'LARGEST', 'SCHEMA', 'VISITS', 'NOT_FINITE', 'DAMAGED', 'LONG',
+           'SPREADSHEET', 'REQUIRED', 'CODES', 'split_of', 'Events', 'from_pandas', 'rewritten', 'shared_cohort']
 
 # %% ../../nbs/1_data/12_events.ipynb #f69977c8
 CLINICAL = (
@@ -61,154 +58,6 @@ VISITS = {
     "stop": "timestamp(6)",
     "class": "string",
 }
-
-# %% ../../nbs/1_data/12_events.ipynb #00a14b76
-LADDERS = {  # name → patterns for the names of the condition before and of the one after, in SNOMED's words
-    "prediabetes to diabetes": (r"^Prediabetes", r"^Diabetes mellitus type 2|^Diabetes$"),
-    **{
-        f"kidney disease {n} to {n + 1}": (
-            rf"^Chronic kidney disease stage {n}\b",
-            rf"^Chronic kidney disease stage {n + 1}\b" if n < 4 else r"^End-stage renal disease",
-        )
-        for n in (1, 2, 3, 4)
-    },
-}
-
-
-def _matches(names: pd.Series, pattern: str) -> pd.Series:
-    "Whether each name holds the pattern, in capitals or not; false where there is no name."
-    search = re.compile(pattern, re.IGNORECASE).search
-    return names.map(lambda name: isinstance(name, str) and bool(search(name))).astype(bool)
-
-# %% ../../nbs/1_data/12_events.ipynb #a690d5be
-@dataclass(frozen=True)
-class Hints:
-    "A source's words, as regular expressions that are searched for in any case. The defaults are SNOMED's."
-
-    stay: str = "inpatient"  # in the class of a visit: it is a hospital stay
-    disorder: str = r"\(disorder\)"  # in the name of a condition: it is a disorder
-    other: str = r"\((?:finding|situation|procedure)\)"  # in the name of a condition: it is no disorder
-    absent: str = r"\b(?:history of|poisoning|adverse effect|encounter for|screening)\b"  # not there now
-    ladders: dict[str, tuple[str, str]] = field(default_factory=lambda: dict(LADDERS))
-
-    @classmethod
-    def of(cls, saved: dict) -> Hints:
-        "The hints that `dataclasses.asdict` made a dictionary of, perhaps by way of JSON."
-        ladders = {name: tuple(steps) for name, steps in saved.get("ladders", LADDERS).items()}
-        return cls(**{**saved, "ladders": ladders})
-
-    def stays(self, classes: Iterable[str]) -> list[str]:
-        "Those classes of visits that are hospital stays."
-        names = pd.Series(list(classes), dtype="object")
-        return names[_matches(names, self.stay)].tolist()
-
-    def disorders(self, names: pd.Series) -> pd.Series:
-        "Whether each name of a condition is a disorder that the patient has; a bare name is taken for one."
-        named = _matches(names, self.disorder) | ~_matches(names, self.other)
-        return named & ~_matches(names, self.absent)
-
-# %% ../../nbs/1_data/12_events.ipynb #3aad52d4
-def joint_hints(several: Iterable[Hints]) -> Hints:
-    "The hints of several sources as one: a word of any of them counts."
-    several = list(several)
-    first = several[0]
-    if all(hints == first for hints in several):
-        return first
-    words = {
-        name: "|".join(dict.fromkeys(getattr(hints, name) for hints in several))
-        for name in ("stay", "disorder", "other", "absent")
-    }
-    ladders = {name: steps for hints in reversed(several) for name, steps in hints.ladders.items()}
-    return Hints(**words, ladders=ladders)
-
-# %% ../../nbs/1_data/12_events.ipynb #48c0305a
-class Remark(NamedTuple):
-    "What was kept, but changed or doubtful, and how often: in file, 10 visits that end before they begin."
-
-    file: str
-    what: str
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.n:,} {self.what}."
-
-# %% ../../nbs/1_data/12_events.ipynb #93b88704
-@dataclass(frozen=True)
-class RowCounts:
-    "One row a file: the rows in, the rows kept, and the rows excluded by reason."
-
-    frame: pd.DataFrame
-
-    @property
-    def reasons(self) -> list[str]:
-        return [c for c in self.frame.columns if c not in ("file", "rows", "kept")]
-
-    def total(self, column: str) -> int:
-        return int(self.frame[column].sum())
-
-    def table(self) -> pd.DataFrame:
-        "The counts with their totals. Reasons that never occur are left out."
-        used = [r for r in self.reasons if self.frame[r].any()]
-        out = self.frame.set_index("file")[["rows", "kept", *used]]
-        return pd.concat([out, out.sum().rename("total").to_frame().T]).astype(int)
-
-    def lost(self) -> pd.Series:
-        "How many rows of each file are not accounted for; an empty series if all are."
-        lost = self.frame["rows"] - self.frame["kept"] - self.frame[self.reasons].sum(axis=1)
-        return lost[lost != 0]
-
-    def check(self) -> Any:
-        "The report. Raises `AssertionError` if a row is not accounted for."
-        if len(lost := self.lost()):
-            raise AssertionError(f"rows unaccounted for: {lost.to_dict()}")
-        return self
-
-# %% ../../nbs/1_data/12_events.ipynb #f84d9ee6
-@dataclass(frozen=True)
-class Report(RowCounts):
-    "What reading did: the counts, what they were read from, and what to know of it."
-
-    source: str = ""  # the folder, file or database, as its reader names it
-    notes: tuple = ()  # sentences without counts of patients or rows
-    remarks: tuple = ()  # of `Remark`: what was kept, but changed or doubtful
-    public: bool = False  # True where the source says that nobody real is in it: no count needs hiding
-    hints: Hints = field(default_factory=Hints)  # the source's own words
-
-    @classmethod
-    def of(
-        cls,
-        counts: pd.DataFrame,  # as `RowCounts.frame`
-        source: str,
-        notes: Iterable[str],
-        remarks: Iterable[Remark],
-        public: bool = False,
-        hints: Hints | None = None,  # default: SNOMED's words
-    ) -> Report:
-        "A checked report, with a remark on each file of which nothing is kept."
-        remarks = (*remarks, *_nothing_kept(counts))
-        return cls(counts, source, tuple(notes), remarks, public, hints or Hints()).check()
-
-    def __repr__(self) -> str:
-        return _as_text(self)
-
-    def _repr_html_(self) -> str:
-        return _as_html(self)
-
-# %% ../../nbs/1_data/12_events.ipynb #185303b8
-def _nothing_kept(counts: pd.DataFrame) -> list[Remark]:
-    empty = counts[(counts["rows"] > 0) & (counts["kept"] == 0)]
-    rows = zip(empty["file"], empty["rows"])
-    return [Remark(file, "rows, of which none is kept", int(n)) for file, n in rows]
-
-
-def _as_text(report: Report) -> str:
-    counts = report.table().map("{:,}".format).to_string()
-    return "\n".join([f"Read from {report.source}", counts, *map(str, report.remarks), *report.notes])
-
-
-def _as_html(report: Report) -> str:
-    said = joined(fill("<p>{}</p>", text) for text in (*report.remarks, *report.notes))
-    return fill("<p>Read from <b>{}</b></p>{}{}", report.source, table(report.table(), "{:,}"), said)
 
 # %% ../../nbs/1_data/12_events.ipynb #6473f730
 def split_of(source_id: object) -> str:
@@ -474,76 +323,6 @@ def _visits(rows: pd.DataFrame, until: object) -> pd.DataFrame:
         visits = visits[visits["start"] <= until]
         visits = visits.assign(stop=visits["stop"].where(visits["stop"] <= until))
     return visits.assign(**{"class": None}).astype({"visit_id": "int64"})
-
-# %% ../../nbs/1_data/12_events.ipynb #3ad96e9d
-def together(*sources: Events) -> Events:
-    "Several sources as one. Raises `DataError` for a patient that two of them have."
-    if len(sources) == 1:
-        return sources[0]
-    people = _together_people(sources)
-    tables, visits = _renumbered(sources, people)
-    codes = pd.concat([s.codes.execute() for s in sources]).drop_duplicates("code")
-    subjects = people[["new", "source_id", "split"]].rename(columns={"new": "subject_id"})
-    return Events(
-        ibis.union(*tables),
-        ibis.union(*visits),
-        ibis.memtable(codes.astype({"description": "string"}), schema=CODES),
-        ibis.memtable(subjects, schema={"subject_id": "int64", "source_id": "string", "split": "string"}),
-        _together_report([s.report for s in sources]),
-        hashlib.sha256("".join(s.fingerprint for s in sources).encode()).hexdigest()[:16],
-        sum((s.files for s in sources), ()),
-    )
-
-# %% ../../nbs/1_data/12_events.ipynb #00427962
-def _together_people(sources: tuple[Events, ...]) -> pd.DataFrame:
-    "Subjects of all, numbered anew by their source ids: `part` of the sources, subject_id there, `new`."
-    parts = [
-        s.subjects.execute().set_index("subject_id", drop=False).assign(part=i, split=s.splits())
-        for i, s in enumerate(sources)
-    ]
-    people = pd.concat(parts)
-    both = people[people.duplicated("source_id", keep=False)].sort_values(["source_id", "part"])
-    if len(both):
-        first, second = (sources[i].report.source for i in both["part"].iloc[:2])
-        raise DataError(
-            f"{first} and {second}: found {len(both) // 2:,} subject ids in both; "
-            "expected each patient in one of them."
-        )
-    return people.sort_values("source_id", ignore_index=True).assign(new=range(len(people)))
-
-
-def _within(con: Any, table: Any, home: Any) -> Any:
-    "The table in `con`, copied there if it lives in another engine."
-    if home is con:
-        return table
-    return con.create_table(ibis.util.gen_name("together"), ibis.memtable(table.to_pyarrow()), temp=True)
-
-# %% ../../nbs/1_data/12_events.ipynb #32702c88
-def _renumbered(sources: tuple[Events, ...], people: pd.DataFrame) -> tuple[list, list]:
-    "The events and the visits of each source, in one engine, with subjects and visits numbered anew."
-    con, tables, visits, offset = sources[0].table.get_backend(), [], [], 0
-    for i, s in enumerate(sources):
-        mine = people.loc[people["part"] == i, ["subject_id", "new"]]
-        new = ibis.memtable(mine, schema={"subject_id": "int64", "new": "int64"})
-        number = {"subject_id": _.new, "visit_id": _.visit_id + offset}
-        t, v = (_within(con, x, s.table.get_backend()) for x in (s.table, s.visits))
-        tables.append(t.join(new, "subject_id").mutate(**number).select(*SCHEMA))
-        visits.append(v.join(new, "subject_id").mutate(**number).select(*VISITS))
-        offset += int(v.visit_id.max().fill_null(-1).execute()) + 1
-    return tables, visits
-
-
-def _together_report(reports: list[Report]) -> Report:
-    "The counts of all, file by file; public if all are."
-    frames = [r.frame.assign(file=r.source + "/" + r.frame["file"]) for r in reports]
-    return Report(
-        pd.concat(frames, ignore_index=True).fillna(0),
-        " and ".join(r.source for r in reports),
-        tuple(dict.fromkeys(n for r in reports for n in r.notes)),
-        tuple(m._replace(file=f"{r.source}/{m.file}") for r in reports for m in r.remarks),
-        all(r.public for r in reports),
-        joint_hints(r.hints for r in reports),
-    ).check()
 
 # %% ../../nbs/1_data/12_events.ipynb #03ae413f
 def shared_cohort(name) -> Path | None:

@@ -32,13 +32,11 @@ from ehrseq.data.events import (
     SCHEMA,
     VISITS,
     Events,
-    Hints,
-    Remark,
-    Report,
     rewritten,
 )
 from .folders import read_json
 from .moments import SHIFTED, asked, last_moment
+from .report import Hints, Remark, Report
 from .snapshot import Snapshot
 from .source import Source, is_folder
 from .splits import OTHER, SPLITS, given_splits, split_names, splits_of

@@ -31,8 +31,9 @@ from ehrseq.data.accounting import (
     settle_visits,
     visit_remarks,
 )
-from .events import Events, Hints, Remark, Report
+from .events import Events
 from .moments import SHIFTED, asked
+from .report import Hints, Remark, Report
 from .snapshot import Snapshot
 from .source import Source as EventSource
 from ehrseq.data.table_files import (

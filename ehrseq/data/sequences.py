@@ -26,7 +26,7 @@ from tqdm.std import tqdm
 
 from . import vocab as vocabs
 from .accounting import engine
-from .events import CLINICAL, KINDS, SPLITS, DataError, Events, Hints, Remark, Report
+from .events import CLINICAL, KINDS, SPLITS, DataError, Events
 from ehrseq.data.folders import (
     SUMS,
     DamagedError,
@@ -38,6 +38,7 @@ from ehrseq.data.folders import (
     seal,
     write_json,
 )
+from .report import Hints, Remark, Report
 from .table_files import read_parquet, write_parquet
 from ..registry import choose
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .events import Events, Hints, from_pandas, together
+from .events import Events, from_pandas
+from .report import Hints
 from .table_files import DataError
+from .together import together
 from ..registry import Registry, choose
 
 # %% auto #0

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from ibis import _
 
-from .events import Remark
+from .report import Remark
 from .table_files import DataError, parquet_schema, shown
 from ..registry import choose
 

@@ -34,8 +34,9 @@ from ehrseq.data.accounting import (
     settle_visits,
     visit_remarks,
 )
-from .events import LARGEST, Events, Hints, Report
+from .events import LARGEST, Events
 from .moments import SHIFTED, asked
+from .report import Hints, Report
 from .snapshot import Snapshot
 from .source import Source, is_folder
 from ehrseq.data.table_files import (

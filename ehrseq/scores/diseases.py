@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..data.events import Hints
+from ..data.report import Hints
 
 # %% auto #0
 __all__ = ['DISEASES', 'NONE', 'disease_groups', 'main_disease']
