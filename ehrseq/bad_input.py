@@ -15,9 +15,9 @@ from random import Random
 import pandas as pd
 
 from .data.events import DataError
+from .data.source import read
 from .data.synthea import TABLES
 from .mutations import CLINICAL_TABLES, MUTATIONS, SECRET, broken, changed, small, write
-from .runs.api import read
 
 # %% ../nbs/tests/bad_input.ipynb #40f8098f
 KIND = {

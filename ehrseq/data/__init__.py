@@ -14,16 +14,21 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.data.batch import Batch as Batch
     from ehrseq.data.batch import Loader as Loader
     from ehrseq.data.events import Events as Events
-    from ehrseq.data.events import Report as Report
     from ehrseq.data.events import from_pandas as from_pandas
+    from ehrseq.data.report import Hints as Hints
+    from ehrseq.data.report import Report as Report
     from ehrseq.data.sequences import Cohort as Cohort
     from ehrseq.data.sequences import tokenize as tokenize
+    from ehrseq.data.source import SOURCES as SOURCES
+    from ehrseq.data.source import Source as Source
+    from ehrseq.data.source import read as read
     from ehrseq.data.table_files import DataError as DataError
+    from ehrseq.data.together import together as together
     from ehrseq.data.vocab import Vocab as Vocab
 
 _NAMES = {
     "Events": "events",
-    "Report": "events",
+    "Report": "report",
     "from_pandas": "events",
     "DataError": "table_files",
     "Vocab": "vocab",
@@ -31,6 +36,11 @@ _NAMES = {
     "tokenize": "sequences",
     "Batch": "batch",
     "Loader": "batch",
+    "read": "source",
+    "Source": "source",
+    "SOURCES": "source",
+    "Hints": "report",
+    "together": "together",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)

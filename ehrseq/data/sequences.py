@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import ibis
@@ -26,7 +26,7 @@ from tqdm.std import tqdm
 
 from . import vocab as vocabs
 from .accounting import engine
-from .events import CLINICAL, KINDS, SPLITS, DataError, Events, Remark, Report
+from .events import CLINICAL, KINDS, SPLITS, DataError, Events
 from ehrseq.data.folders import (
     SUMS,
     DamagedError,
@@ -38,6 +38,7 @@ from ehrseq.data.folders import (
     seal,
     write_json,
 )
+from .report import Hints, Remark, Report
 from .table_files import read_parquet, write_parquet
 from ..registry import choose
 
@@ -242,6 +243,7 @@ def open_cohort(folder: Path | str) -> "Cohort":
         tuple(info["notes"]),
         remarks,
         info["public"],
+        Hints.of(info.pop("hints", {})),
     )
     sequences = Sequences(
         **_map_ipc(folder / "tokens.arrow"), offsets=offsets, subject_id=index["subject_id"]
@@ -296,6 +298,7 @@ def _key(events, kinds, vocab, vocab_size, quantiles, patients, split) -> str:
         events.fingerprint,
         report.source,
         report.public,
+        report.hints,
         report.notes,
         report.remarks,
         report.frame.to_csv(),
@@ -518,6 +521,7 @@ def _write_cohort(folder, events, kinds, people, vocab, vocab_size, quantiles, k
             "events": events.fingerprint,
             "unknown_rate": rate,
             "notes": report.notes,
+            "hints": asdict(report.hints),
             "remarks": [list(r) for r in report.remarks],
         },
     )

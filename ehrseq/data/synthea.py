@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'KINDS', 'WANTED', 'ALIASES', 'COLUMNS', 'CLINICAL', 'NAMES', 'TIMES', 'DEATH_CERTIFICATES', 'SUMMARIES',
-           'SYSTEMS', 'AT_ONCE', 'SAMPLE', 'find', 'columns', 'Text', 'records', 'readable', 'unreadable', 'refuse',
-           'patients', 'visits', 'clinical', 'batches', 'is_sample', 'refused', 'read']
+           'SYSTEMS', 'AT_ONCE', 'SAMPLE', 'BUNDLED', 'SOURCE', 'find', 'columns', 'Text', 'records', 'readable',
+           'unreadable', 'refuse', 'patients', 'visits', 'clinical', 'batches', 'is_sample', 'refused', 'read',
+           'is_synthea']
 
 # %% ../../nbs/1_data/20_synthea.ipynb #ee0b7d9c
 import csv
@@ -33,9 +34,11 @@ from ehrseq.data.accounting import (
     settle_visits,
     visit_remarks,
 )
-from .events import BUNDLED, LARGEST, Events, Report
+from .events import LARGEST, Events
 from .moments import SHIFTED, asked
+from .report import Hints, Report
 from .snapshot import Snapshot
+from .source import Source, is_folder
 from ehrseq.data.table_files import (
     ISO,
     DataError,
@@ -344,6 +347,7 @@ def batches(paths: dict[str, list[Path]]) -> list[list[str]]:
 
 
 SAMPLE = Path(str(resources.files("ehrseq"))) / "sample"
+BUNDLED = "the bundled sample"  # what its report calls it
 
 
 def is_sample(folder: Path | str) -> bool:
@@ -466,3 +470,13 @@ def read(
     report = Report.of(counts, BUNDLED if public else str(folder), reading.notes(), remarks, public)
     digest = reading.files.fingerprint((asked(until, counts), 3))
     return assemble(reading.people, reading.encounters, reading.settled, report, digest)
+
+# %% ../../nbs/1_data/20_synthea.ipynb #cf3ab249
+def is_synthea(where: object) -> bool:
+    "Whether this is a folder with a table of patients as Synthea writes it, whole or in parts."
+    if not is_folder(where):
+        return False
+    return any(re.search(r"^patients(-\d+)?\.csv", p.name.lower()) for p in Path(where).iterdir())
+
+
+SOURCE = Source("Synthea", is_synthea, read, Hints(), {"sample": SAMPLE})

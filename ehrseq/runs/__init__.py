@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
-    from ehrseq.runs.api import from_pretrained as from_pretrained
     from ehrseq.runs.run import Run as Run
+    from ehrseq.runs.run import from_pretrained as from_pretrained
     from ehrseq.runs.run import publish as publish
 
 _NAMES = {
     "Run": "run",
     "publish": "run",
-    "from_pretrained": "api",
+    "from_pretrained": "run",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)

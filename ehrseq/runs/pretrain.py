@@ -33,11 +33,11 @@ from ehrseq.data.folders import (
     write_parquet,
 )
 from ..data.sequences import Cohort, tokenize
+from ..data.source import read
 from ..encoders.encoder import Config, encoder_class, parameter_count
 from ..explore import arrays
 from ..objectives.objective import Objective, make_objective, objective_classes
 from ..registry import choose
-from .api import read
 from .evaluation import evaluate
 from .parameters import takes
 from .pods import volatile

@@ -9,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from ..data.report import Hints
+
 # %% auto #0
-__all__ = ['DISEASES', 'NOT_THE_DISEASE', 'NONE', 'disease_groups', 'main_disease']
+__all__ = ['DISEASES', 'NONE', 'disease_groups', 'main_disease']
 
 # %% ../../nbs/3_scores/10_diseases.ipynb #06d8ce9d
 _HEART_LUNG_CANCER = {
@@ -61,24 +63,16 @@ _OTHER = {
 
 # %% ../../nbs/3_scores/10_diseases.ipynb #b02e5076
 DISEASES = _HEART_LUNG_CANCER | _OTHER  # group → a regular expression, in lower case
-NOT_THE_DISEASE = r"\b(?:history of|poisoning|adverse effect|encounter for|screening)\b"  # in ICD's titles
 NONE = "none"
 
 # %% ../../nbs/3_scores/10_diseases.ipynb #c106ea64
-def _chronic(names: pd.Series) -> pd.Series:
-    "Which names (lower case) are of a disorder: not of a finding, a situation, a history or a screening."
-    disorder = names.str.contains("(disorder)", regex=False)
-    other = names.str.contains(r"\((?:finding|situation|procedure)\)")
-    return (disorder | ~other) & ~names.str.contains(NOT_THE_DISEASE)
-
-
 def disease_groups(
     conditions: pd.DataFrame,  # a row for each condition recorded: subject_id and description
+    hints: Hints | None = None,  # what the source calls a disorder; default: SNOMED's words
 ) -> pd.DataFrame:
     "Returns subject_id and group, one row for each group that a patient has."
     names = pd.Series(conditions["description"].dropna().unique())
-    lower = names.str.lower()
-    chronic = _chronic(lower)
+    lower, chronic = names.str.lower(), (hints or Hints()).disorders(names)
     found = [
         pd.DataFrame({"description": names[chronic & lower.str.contains(words)], "group": group})
         for group, words in DISEASES.items()
@@ -97,7 +91,8 @@ def _only_prediabetic(conditions: pd.DataFrame) -> set:
 # %% ../../nbs/3_scores/10_diseases.ipynb #e05ae837
 def main_disease(cohort: Any) -> pd.Series:
     "Returns the rarest group, by training patients, that each patient has, or `none`; indexed by subject_id."
-    groups, subjects = disease_groups(cohort.conditions), cohort.subjects
+    subjects = cohort.subjects
+    groups = disease_groups(cohort.conditions, cohort.report.hints)
     train = set(subjects.loc[subjects["split"] == "train", "subject_id"])
     counts = groups[groups["subject_id"].isin(train)]["group"].value_counts()
     counts = counts.reindex(list(DISEASES), fill_value=0)
