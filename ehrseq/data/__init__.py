@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.data.events import Events as Events
     from ehrseq.data.events import Report as Report
     from ehrseq.data.events import from_pandas as from_pandas
+    from ehrseq.data.history import History as History
     from ehrseq.data.sequences import Cohort as Cohort
     from ehrseq.data.sequences import tokenize as tokenize
     from ehrseq.data.table_files import DataError as DataError
@@ -31,6 +32,7 @@ _NAMES = {
     "tokenize": "sequences",
     "Batch": "batch",
     "Loader": "batch",
+    "History": "history",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)

@@ -19,7 +19,8 @@ from ..data.batch import collate, recent_windows
 from ..data.markup import fill, joined, table
 from ..data.vocab import FIRST_CODE
 from . import arrays, plots
-from .attribution import History, attribution, methods_of, sanity_check
+from ..data.history import History
+from .attribution import attribution, methods_of, sanity_check
 from .plotly_widget import Plot
 from ..scores.disclosure import small, threshold
 from ..tasks.phenotypes import characterise, lifetimes
