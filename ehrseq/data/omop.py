@@ -46,6 +46,7 @@ from ehrseq.data.table_files import (
     shown,
 )
 from .warehouse import DOMAINS, TABLES, Source, is_omop, locate, public
+from .warehouse import is_duckdb as is_duckdb
 
 # %% ../../nbs/1_data/26_omop.ipynb #f7041b7b
 def wanted(table, visits=True) -> tuple:
