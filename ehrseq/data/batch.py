@@ -99,7 +99,9 @@ def scramble(x, seed=0) -> np.ndarray:
 
 # %% ../../nbs/1_data/44_batch.ipynb #e857c4b4
 def window_starts(visit, begin, end, max_seq_length) -> np.ndarray:
-    "For windows that end before flat position `end`, of patients that begin at `begin`: the first position that still fits."
+    """For windows that end before flat position `end`, of patients that begin at `begin`: the first
+    position that still fits.
+    """
     start, last = end - 1, visit[end - 1]
     for _ in range(max_seq_length - 3):  # [CLS], one code and [SEP] always fit
         earlier = start - 1
@@ -114,7 +116,9 @@ def window_starts(visit, begin, end, max_seq_length) -> np.ndarray:
 # %% ../../nbs/1_data/44_batch.ipynb #2c842223
 @dataclass(frozen=True)
 class Windows:
-    "Stretches of patients: row in `sequences`, start and end in the flat arrays, and a key for the order inside visits."
+    """Stretches of patients: row in `sequences`, start and end in the flat arrays, and a key for the
+    order inside visits.
+    """
 
     row: np.ndarray
     start: np.ndarray
@@ -139,7 +143,7 @@ def recent_windows(sequences, rows, max_seq_length, seed=0) -> Windows:
     start = window_starts(sequences.visit, sequences.offsets[:-1][rows], end, max_seq_length)
     return Windows(rows, start, end, scramble(rows, seed))
 
-
+# %% ../../nbs/1_data/44_batch.ipynb #3069bfb1
 def history_windows(sequences, rows, max_seq_length, seed=0) -> Windows:
     "The window that ends before each patient's last visit; patients of a single visit have none."
     rows = np.asarray(rows)
@@ -152,9 +156,11 @@ def history_windows(sequences, rows, max_seq_length, seed=0) -> Windows:
         rows, window_starts(sequences.visit, begin, end, max_seq_length), end, scramble(rows, seed)
     )
 
-
+# %% ../../nbs/1_data/44_batch.ipynb #787b02ac
 def drawn_windows(sequences, rows, max_seq_length, seed, epoch) -> Windows:
-    "Windows over whole histories until their codes are as many as the patients have: an epoch. A patient is drawn by the root of the number of its codes."
+    """Windows over whole histories until their codes are as many as the patients have: an epoch. A
+    patient is drawn by the root of the number of its codes.
+    """
     rng, rows = np.random.default_rng([seed, epoch]), np.asarray(rows)
     n, ends, out, have = np.diff(sequences.offsets)[rows], _visit_ends(sequences), [], 0
     while have < n.sum():
@@ -230,7 +236,9 @@ def _fill(sequences, windows, at, w, visit, column):
 
 # %% ../../nbs/1_data/44_batch.ipynb #4877f960
 class Loader:
-    "Batches of an epoch, in an order fixed by `seed` and `epoch`; with `recent`, one window a patient, the same every time."
+    """Batches of an epoch, in an order fixed by `seed` and `epoch`; with `recent`, one window a
+    patient, the same every time.
+    """
 
     def __init__(self, sequences, rows, max_seq_length, batch_size, seed=0, recent=False, pool=50):
         self.sequences, self.rows, self.recent, self.pool = sequences, np.asarray(rows), recent, pool
@@ -271,7 +279,9 @@ class Loader:
         return batches
 
     def histories(self):
-        "Instead of the epoch: (`Batch`, rows) of the windows that end before each patient's last visit, short ones first."
+        """Instead of the epoch: (`Batch`, rows) of the windows that end before each patient's last
+        visit, short ones first.
+        """
         draw = history_windows(self.sequences, self.rows, self.max_seq_length, self.seed)
         order = np.argsort(draw.lengths(self.sequences.visit), kind="stable")
         parts = [draw[order[i : i + self.batch_size]] for i in range(0, len(draw), self.batch_size)]

@@ -19,7 +19,7 @@ __all__ = ['COLUMNS', 'WindowCodes', 'as_batch', 'History']
 # %% ../../nbs/1_data/46_history.ipynb #12300b02
 COLUMNS = ("code", "age", "visit", "day")  # the arrays of a history, one entry a code
 
-
+# %% ../../nbs/1_data/46_history.ipynb #0cb07542
 @dataclass(frozen=True)
 class WindowCodes:
     "The codes of one window, in the order drawn; each array is (n)."

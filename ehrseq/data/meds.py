@@ -50,18 +50,26 @@ _is_text = lambda t: (
     or pa.types.is_string_view(t)
     or pa.types.is_dictionary(t)
 )
+
+
 _is_number = lambda t: (
     pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t) or pa.types.is_null(t)
 )
+
+# %% ../../nbs/1_data/22_meds.ipynb #065f4a1e
 COLUMNS = {
     "subject_id": (pa.types.is_integer, "an integer"),
     "time": (pa.types.is_timestamp, "a timestamp"),
     "code": (_is_text, "a string"),
 }
+
+
 OPTIONAL = {"numeric_value": (_is_number, "a number")}
+
+
 VISIT_COLUMNS = ("visit_id", "hadm_id", "visit_occurrence_id", "encounter_id")
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #6085b708
 def is_meds(folder: Path | str) -> bool:
     "Whether the folder looks like a MEDS dataset: `data` with parquet files."
     return bool(_data(folder))
@@ -72,9 +80,11 @@ def _data(folder, other=False):
     data = Path(folder) / "data"
     return sorted(p for p in data.rglob("*.parquet") if p.is_file() and hidden(p, data) == other)
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #77523022
 def files(folder: Path | str) -> list[Path]:
-    "The parquet files of a MEDS dataset, each with its schema known to hold. Raises `DataError` by file and column."
+    """The parquet files of a MEDS dataset, each with its schema known to hold. Raises `DataError` by
+    file and column.
+    """
     found = _data(folder)
     if not found:
         raise DataError(f"{folder}: no parquet file under data/; expected a MEDS dataset.")
@@ -105,20 +115,26 @@ PARTS = {
     "death": f"{DEATH} SNOMED/419620001",  # the second: of MEDS before 0.3, and of FEMR
     "encounter": "VISIT ENCOUNTER HOSPITAL_ADMISSION HOSPITAL_DISCHARGE ICU_ADMISSION ICU_DISCHARGE ED_REGISTRATION ED_OUT TRANSFER_TO",
 }
+
+# %% ../../nbs/1_data/22_meds.ipynb #64f1ac1e
 KIND_OF = {part: kind for kind, parts in PARTS.items() for part in parts.split()}
+
+
 ADMISSIONS, DISCHARGE = (
     ("HOSPITAL_ADMISSION", "VISIT", "ENCOUNTER"),
     "HOSPITAL_DISCHARGE",
 )  # the first such code of a visit is its class; there it ends
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #294e1928
 def _meanings(codes: pd.DataFrame, kinds: dict) -> pd.DataFrame:
-    "Of each code (columns code, n): its kind, and the code itself; births and deaths have the code that MEDS reserves."
+    """Of each code (columns code, n): its kind, and the code itself; births and deaths have the code
+    that MEDS reserves.
+    """
     kind = codes["code"].str.split("//").str[0].str.upper().map(kinds).fillna("observation")
     reserved = kind.map({"birth": BIRTH, "death": DEATH})
     return codes.assign(kind=kind, becomes=reserved.fillna(codes["code"]))
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #a7f80a59
 def _with_kind(table, codes):
     "Rows with `kind`. `codes`: of `_meanings`."
     mapping = ibis.memtable(
@@ -173,7 +189,7 @@ def read(
     )
     return Events(kept, visits, _codes(kept, folder), subjects, report, digest, (snapshot,))
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #6eb84ee5
 def _marked(raw, people):
     "Rows with the reason for which they are set aside."
     joined = raw.left_join(people.table, "source_id").drop("source_id_right")
@@ -183,7 +199,7 @@ def _marked(raw, people):
     why = ibis.ifelse(_.kind == "demographic", ibis.null("string"), aside(_.code.notnull(), people.until))
     return joined.mutate(reason=why)
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #a475d784
 def _kept(raw, marked, people, report):
     "The rows that are kept; where that is all of them, nothing has to be looked up, row by row."
     as_is = (
@@ -202,7 +218,7 @@ def metadata(folder: Path | str) -> dict[str, Path]:
         if (p := Path(folder) / "metadata" / f"{n}.parquet").exists()
     }
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #4db31adb
 def _ours(folder):
     "Whether this library wrote the dataset: then rows carry their kind and their visit."
     note = Path(folder) / "metadata" / "dataset.json"
@@ -211,9 +227,11 @@ def _ours(folder):
     except ValueError as e:
         raise DataError(str(e)) from None
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #81439897
 def _rows(table, folder, kinds):
-    "The files' rows with our columns, one to one (`endless` where a number is not finite); and the codes: code, n, kind."
+    """The files' rows with our columns, one to one (`endless` where a number is not finite); and the
+    codes: code, n, kind.
+    """
     number = table.numeric_value.cast("float64") if "numeric_value" in table.columns else ibis.null("float64")
     endless = (
         (number.abs() > LARGEST) & ~number.isnan()
@@ -240,7 +258,7 @@ def _rows(table, folder, kinds):
     codes = codes.assign(kind=None) if ours else _meanings(codes, KIND_OF | kinds)
     return (out if ours else _with_kind(out, codes)), codes
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #ef4f06ce
 def _visit_number(table, folder):
     "Visit ids as whole numbers from 0 up, whatever they are: floats because some rows have none, or texts."
     name = next((c for c in VISIT_COLUMNS if c in table.columns and not table[c].type().is_null()), None)
@@ -309,10 +327,12 @@ def _people(raw, folder, until, given, names) -> tuple:
 def _part(code):
     return code.split("//")[0].upper()
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #8a3734ae
 def _repaired(raw, codes) -> tuple:
-    """Rows whose visit does not end before it begins. What such a visit dates between its discharge and its admission becomes
-    known at the admission; else its diagnoses would be history when the patient arrives."""
+    """Rows whose visit does not end before it begins. What such a visit dates between its discharge
+    and its admission becomes known at the admission; else its diagnoses would be history when the
+    patient arrives.
+    """
     part = codes["code"].str.split("//").str[0].str.upper()
     comes, goes = (codes.loc[part.isin(parts), "code"].tolist() for parts in (ADMISSIONS, [DISCHARGE]))
     if not comes or not goes:
@@ -335,7 +355,7 @@ def _repaired(raw, codes) -> tuple:
     out = joined.mutate(time=ibis.ifelse(between, _.admitted, _.time)).select(*raw.columns)
     return out, [Remark("data", "visits that end before they begin: taken to end where they begin", len(bad))]
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #5c2abccd
 def _visits(kept, marked, folder, people):
     given, until = metadata(folder).get("ehrseq_visits"), people.until
     hide = lambda v: (
@@ -364,7 +384,7 @@ def _visits(kept, marked, folder, people):
     )
     return hide(v.filter(_.start <= ibis.timestamp(until))) if until else v
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #a908c467
 def _codes(events, folder):
     given = metadata(folder).get("codes")
     if not given or not {"code", "description"} <= {*parquet_schema(given).names}:
@@ -374,7 +394,7 @@ def _codes(events, folder):
     described = read_parquet(events.get_backend(), [given]).filter(_.description.notnull())
     return described.group_by("code").aggregate(description=_.description.min())
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #0d73d4df
 def _counts(marked, folder, paths, until) -> tuple:
     "Rows of the report, a file each; and a remark on numbers that are not finite."
     names = {str(p.resolve()): str(p.relative_to(folder)) for p in paths}
@@ -386,7 +406,7 @@ def _counts(marked, folder, paths, until) -> tuple:
     lost = int(n.loc[n["reason"].isna(), "lost"].sum())
     return pd.DataFrame(rows), [Remark("data", NOT_FINITE, lost)] if lost else []
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #da09db09
 def _code_remarks(raw, codes, folder, kinds):
     "Codes that were read as observations for want of a better word, and codes that look damaged."
     if _ours(folder):
@@ -411,7 +431,7 @@ def _code_remarks(raw, codes, folder, kinds):
     ]
     return [*([Remark("data", DAMAGED, damaged)] if damaged else []), *read_as]
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #23398ff1
 def _check_kinds(kinds, folder):
     for kind in kinds.dropna().unique():
         if kind not in KINDS:
@@ -436,7 +456,9 @@ def write(
     shard=10_000,  # subjects
     progress=True,
 ) -> Path:
-    "Write events as a MEDS 0.4 dataset, whole or not at all. Raises `FileExistsError` if the folder is there."
+    """Write events as a MEDS 0.4 dataset, whole or not at all. Raises `FileExistsError` if the folder
+    is there.
+    """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; choose another folder, or remove it.")
@@ -461,7 +483,7 @@ DATA = pa.schema(
     ]
 )
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #1f4f069e
 def _save(table, path, schema):
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
@@ -471,7 +493,7 @@ def _save(table, path, schema):
         path,
     )
 
-
+# %% ../../nbs/1_data/22_meds.ipynb #63256a71
 def _write(folder, events, labels, name, shard, progress):
     back, people = (
         {OTHER: OTHER} | {v: k for k, v in SPLITS.items()},

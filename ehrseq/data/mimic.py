@@ -70,6 +70,8 @@ def icd(nine, ten):
 NDC = ibis.ifelse(
     _.ndc.nullif("0").notnull(), "NDC//" + _.ndc, "MIMIC_DRUG//" + _.drug.upper()
 )  # MIMIC writes 0 where it knows no product
+
+# %% ../../nbs/1_data/28_mimic.ipynb #5d5eee17
 SOURCES = {  # table: kind, time, code, description, and the table that has it
     "diagnoses_icd": ("condition", "known", icd("ICD9CM", "ICD10CM"), _.long_title, "d_icd_diagnoses"),
     "procedures_icd": (
@@ -89,6 +91,8 @@ SOURCES = {  # table: kind, time, code, description, and the table that has it
         "d_labitems",
     ),
 }
+
+# %% ../../nbs/1_data/28_mimic.ipynb #29dac6e1
 TABLES = ("diagnoses_icd", "procedures_icd", "prescriptions", "hcpcsevents")
 
 # %% ../../nbs/1_data/28_mimic.ipynb #948dca43
@@ -105,7 +109,9 @@ def find(
     folder: Path | str,  # the one that holds `hosp/`, or `hosp` itself
     tables: tuple = TABLES,  # names of `SOURCES`
 ) -> dict[str, list[Path]]:
-    "Table name → its files, every column checked. Raises `DataError` for what is missing, with the nearest match."
+    """Table name → its files, every column checked. Raises `DataError` for what is missing, with the
+    nearest match.
+    """
     home = _home(folder)
     if not home.is_dir():
         raise DataError(f"{folder}: no such folder; expected the folder that holds MIMIC-IV's hosp/.")
@@ -146,16 +152,24 @@ def _check_columns(path, names, required):
 
 # %% ../../nbs/1_data/28_mimic.ipynb #83ffb004
 NUMBER = ("float64", r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$", "a number")
+
+
 TIME = (
     "timestamp(6)",
     rf"^{DAY}( \d{{2}}:\d{{2}}:\d{{2}})?$",
     "a day that there is, as YYYY-MM-DD HH:MM:SS or YYYY-MM-DD",
 )
+
+
 ID, VERSION = ("string", r"^\d+$", "a whole number"), ("int64", r"^(9|10)$", "9 or 10")
+
+# %% ../../nbs/1_data/28_mimic.ipynb #3993d247
 AGE, YEAR = (
     ("int64", r"^(\d{1,2}|1[0-4]\d)$", "a whole number of years below 150"),
     ("int64", r"^[1-9]\d{3}$", "a year of four digits"),
 )
+
+# %% ../../nbs/1_data/28_mimic.ipynb #7ca5e191
 TYPES = {
     "subject_id": ID,
     "hadm_id": ID,
@@ -168,12 +182,15 @@ TYPES = {
         ("dod", "admittime", "dischtime", "deathtime", "chartdate", "starttime", "charttime"), TIME
     ),
 }
+
+# %% ../../nbs/1_data/28_mimic.ipynb #0f193c52
 OURS = {"subject_id": "source_id", "hadm_id": "encounter"}  # MIMIC's name → the one that `settle` takes
 
-
+# %% ../../nbs/1_data/28_mimic.ipynb #d977ac8f
 def typed(con, scans: Scans, name: str):
-    """A table's columns of `COLUMNS[name]`, empty fields null; the patient is `source_id`, the admission `encounter`.
-    Raises `DataError` with the line of a value that does not parse."""
+    """A table's columns of `COLUMNS[name]`, empty fields null; the patient is `source_id`, the
+    admission `encounter`. Raises `DataError` with the line of a value that does not parse.
+    """
     text, paths = (
         ibis.union(*(_text(con, *file, COLUMNS[name]) for file in scans.files(name))),
         scans.tables[name],
@@ -191,7 +208,7 @@ def typed(con, scans: Scans, name: str):
     parsed = text.mutate(**{c: _[c].try_cast(t[0]) for c, t in mine.items()})
     return parsed.rename({new: old for old, new in OURS.items() if old in COLUMNS[name]})
 
-
+# %% ../../nbs/1_data/28_mimic.ipynb #8ff6717e
 def _text(con, path, names, _delimiter, columns):
     view = read_csv(con, path, names, table_name=ibis.util.gen_name("csv"))
     return view.select(**{c: view[c].strip().nullif("") for c in columns})
@@ -281,7 +298,9 @@ def read(
     progress: bool = True,  # show a bar over the tables
     tables: tuple = TABLES,  # which to read; `(*TABLES, "labevents")` for the laboratory too
 ) -> Events:
-    "Read MIMIC-IV's hosp module. Raises `DataError`, for a file or column before any work, if it cannot be read as it is."
+    """Read MIMIC-IV's hosp module. Raises `DataError`, for a file or column before any work, if it
+    cannot be read as it is.
+    """
     tables = (tables,) if isinstance(tables, str) else tuple(tables)
     paths = find(folder, tables)
     files, scans, con = Snapshot(sum(paths.values(), [])), Scans(paths, ","), engine()
@@ -304,7 +323,7 @@ def read(
         people, encounters, settled, report, files.fingerprint((asked(until, report.frame), tables, 2))
     )
 
-
+# %% ../../nbs/1_data/28_mimic.ipynb #36442a0e
 def _people_and_stays(con, scans, until, label):
     "Patients, admissions, their rows of the report, and what was repaired."
     stays = typed(con, scans, "admissions")

@@ -50,7 +50,9 @@ from .warehouse import is_duckdb as is_duckdb
 
 # %% ../../nbs/1_data/26_omop.ipynb #f7041b7b
 def wanted(table, visits=True) -> tuple:
-    "Of one of `TABLES`, the columns that must be there ('a|b': one of the two), and those that may. `visits`: whether there is a visit_occurrence table."
+    """Of one of `TABLES`, the columns that must be there ('a|b': one of the two), and those that may.
+    `visits`: whether there is a visit_occurrence table.
+    """
     if table == "person":
         return ["person_id", "year_of_birth|birth_datetime"], [
             "month_of_birth",
@@ -95,9 +97,11 @@ def parquet_table(con, paths: list[Path]):
             f"{paths[0]}: not readable as parquet ({type(e).__name__}); expected parquet files with one and the same layout."
         ) from None
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #ab21f16b
 def csv_table(con, files: list[tuple], required: list, optional: list) -> tuple:
-    "The columns of `wanted` that CSV files have, as text, read once; and how many lines were ragged. Any other fault is an error."
+    """The columns of `wanted` that CSV files have, as text, read once; and how many lines were ragged.
+    Any other fault is an error.
+    """
     parts, ragged = [], 0
     for path, names, delimiter in files:
         table, n = _loaded(con, path, names, delimiter, required, optional)
@@ -107,7 +111,7 @@ def csv_table(con, files: list[tuple], required: list, optional: list) -> tuple:
     whole = [p.select(**{c: p[c] if c in p.columns else ibis.null("string") for c in columns}) for p in parts]
     return (ibis.union(*whole) if len(whole) > 1 else whole[0]), ragged
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #cffc3013
 def _loaded(con, path, names, delimiter, required, optional):
     key = ibis.util.gen_name("csv")
     view = read_csv(
@@ -147,9 +151,11 @@ VALID = {
     "float64": (lambda x: x.try_cast("float64").notnull(), "a number"),
 }
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #508c265b
 def pick(where: str, table, required: list, optional: list):
-    "The columns of `wanted` that are there, in lower case. Raises `DataError` with the nearest match for one that is missing."
+    """The columns of `wanted` that are there, in lower case. Raises `DataError` with the nearest match
+    for one that is missing.
+    """
     actual = {c.lower(): c for c in table.columns}
     for names in required:
         if not any(n in actual for n in names.split("|")):
@@ -161,11 +167,11 @@ def pick(where: str, table, required: list, optional: list):
             )
     return table.select(**{n: table[actual[n]] for n in _every(required, optional) if n in actual})
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #ee75c0f6
 def _every(required, optional):
     return "|".join((*required, *optional)).split("|")
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #41d93ca6
 def target(column) -> str:
     "The type that a column's name promises."
     if column.endswith(("_of_birth", "_id")) and column != "vocabulary_id":
@@ -178,9 +184,11 @@ def target(column) -> str:
         else "string"
     )
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #36e29027
 def typed(where, table, names):
-    "The named columns, each in its `target` type, null where absent. Raises `DataError` for a type or a value that is not one."
+    """The named columns, each in its `target` type, null where absent. Raises `DataError` for a type
+    or a value that is not one.
+    """
     return table.select(
         **{
             n: _typed(where, table[n], table, n, target(n)) if n in table.columns else ibis.null(target(n))
@@ -188,7 +196,7 @@ def typed(where, table, names):
         }
     )
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #d80b28b8
 def _typed(where, column, table, name, to):
     kind, place = column.type(), where if isinstance(where, str) else where[0]
     if kind.is_string():
@@ -238,9 +246,11 @@ def _check_names(source):
             f"{source.name}: no clinical table; expected at least one of {', '.join(DOMAINS)}; found {found}."
         )
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #96118315
 def tables_of(source: Source) -> tuple[dict, dict]:
-    "The OMOP tables of a `Source` by name, columns and types as promised; and the ragged lines of each. Raises `DataError` before any work."
+    """The OMOP tables of a `Source` by name, columns and types as promised; and the ragged lines of
+    each. Raises `DataError` before any work.
+    """
     _check_names(source)
     columns = {n: wanted(n, "visit_occurrence" in source.found) for n in TABLES if n in source.found}
     scans = Scans({n: source.found[n] for n in columns if _is_text(source, n)})
@@ -248,7 +258,7 @@ def tables_of(source: Source) -> tuple[dict, dict]:
     out = {n: typed(source.where(n), table, _every(*columns[n])) for n, (table, _ragged) in picked.items()}
     return out, {n: ragged for n, (_table, ragged) in picked.items() if ragged}
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #06b0c077
 def _is_text(source, name):
     "Whether a table is in CSV files. Raises `DataError` where some of its parts are, and others are not."
     where = source.found[name]
@@ -261,7 +271,7 @@ def _is_text(source, name):
         )
     return not parquet
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #0efb6d04
 def _picked(source, scans, name, required, optional):
     "A table's columns, and its ragged lines."
     where = source.found[name]
@@ -276,8 +286,10 @@ def _picked(source, scans, name, required, optional):
 
 # %% ../../nbs/1_data/26_omop.ipynb #cdd7eab3
 def concepts(tables: dict):
-    """The concepts in use in tables of `tables_of`, computed once: concept_id, code, vocabulary, name. Concept 0, which means
-    'no concept', is none. One that the concept table lacks, or that comes without a vocabulary, has no code."""
+    """The concepts in use in tables of `tables_of`, computed once: concept_id, code, vocabulary, name.
+    Concept 0, which means 'no concept', is none. One that the concept table lacks, or that comes
+    without a vocabulary, has no code.
+    """
     ids = [
         t.select(concept_id=c)
         for n, t in tables.items()
@@ -303,10 +315,12 @@ def concepts(tables: dict):
         )
     return out
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #d46a7a22
 def coded(table, stem: str, known):
-    """The table with code, vocabulary and description: of its `{stem}_concept_id`, else of its `{stem}_source_concept_id`,
-    as the vocabulary has them; else `OMOP//id`, for a concept that the vocabulary lacks is a concept still."""
+    """The table with code, vocabulary and description: of its `{stem}_concept_id`, else of its
+    `{stem}_source_concept_id`, as the vocabulary has them; else `OMOP//id`, for a concept that the
+    vocabulary lacks is a concept still.
+    """
     first, second = (known.rename({f"{c}{k}": c for c in known.columns}) for k in (1, 2))
     one, two = f"{stem}_concept_id", f"{stem}_source_concept_id"
     out = table.left_join(first, table[one] == first.concept_id1)
@@ -318,7 +332,7 @@ def coded(table, stem: str, known):
         code=code, vocabulary=better(_.vocabulary1, _.vocabulary2), description=better(_.name1, _.name2)
     )
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #5afdae49
 def unnamed(tables: dict, known) -> tuple:
     "A note on the concepts in use without a code of their own."
     if "concept" not in tables:
@@ -334,7 +348,7 @@ def unnamed(tables: dict, known) -> tuple:
 def when(stem):
     return ibis.coalesce(_[f"{stem}_datetime"], _[f"{stem}_date"])
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #4cb4c60a
 def clinical(table, name, known):
     "The rows of one clinical table as `settle` takes them."
     kind, concept, date = DOMAINS[name]
@@ -352,9 +366,11 @@ def clinical(table, name, known):
         table=ibis.literal(name),
     )
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #0cd70a59
 def visits(table, known):
-    "Visits as `settle_visits` takes them. `visit_source_value` often numbers the encounter, so it is never a code: without a concept the visit stays, and is no event."
+    """Visits as `settle_visits` takes them. `visit_source_value` often numbers the encounter, so it is
+    never a code: without a concept the visit stays, and is no event.
+    """
     return coded(table, "visit", known).select(
         encounter=_.visit_occurrence_id,
         source_id=_.person_id,
@@ -375,9 +391,11 @@ LETTERS = {
     "M": "M",
 }  # OMOP's concepts for female and male, and source values
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #4cfdc9c8
 def births(frame) -> tuple:
-    "The births, and which of them are guesses (month or day unknown), from pandas columns birth_datetime, year_of_birth, month_of_birth and day_of_birth."
+    """The births, and which of them are guesses (month or day unknown), from pandas columns
+    birth_datetime, year_of_birth, month_of_birth and day_of_birth.
+    """
     month, day = frame["month_of_birth"].astype("Float64"), frame["day_of_birth"].astype("Float64")
     guess = pd.DataFrame(
         {
@@ -391,9 +409,11 @@ def births(frame) -> tuple:
         month.isna() | day.isna()
     )
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #62398d13
 def first_record(tables, people):
-    "The first time in any clinical or visit table in their year of birth of the given people (source_id, birth): a pandas Series by source id."
+    """The first time in any clinical or visit table in their year of birth of the given people
+    (source_id, birth): a pandas Series by source id.
+    """
     some = ibis.memtable(
         pd.DataFrame({"person_id": people["source_id"], "born": people["birth"].dt.year}),
         schema={"person_id": "int64", "born": "int64"},
@@ -414,7 +434,7 @@ def first_record(tables, people):
         .astype("datetime64[us]")
     )
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #63fb9996
 def persons(tables: dict, known, until) -> tuple[People, int]:
     "Patients, and how many births are guesses. `known`: of `concepts`."
     table = tables["person"]
@@ -433,7 +453,7 @@ def persons(tables: dict, known, until) -> tuple[People, int]:
     without_id = int(table.count().execute()) - len(frame)
     return replace(people, counts=people.counts | {"unknown patient": without_id}), int(guessed.sum())
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #edbcfc9b
 def _described(frame, known) -> dict:
     "Sex, race and ethnicity: concept names, else source values."
     names = known.select("concept_id", "name").execute().set_index("concept_id")["name"].dropna().to_dict()
@@ -447,7 +467,7 @@ def _described(frame, known) -> dict:
     sex = frame["gender_concept_id"].map(LETTERS).astype("object").fillna(sex)
     return {"sex": sex, "race": of("race"), "ethnicity": of("ethnicity")}
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #321decc3
 def deaths(table, people: People) -> tuple[People, dict]:
     "People with the earliest of their deaths, and rows of the death table by reason."
     frame = table.filter(_.person_id.notnull()).select(source_id=_.person_id, time=when("death")).execute()
@@ -482,7 +502,7 @@ def sizes(tables) -> dict:
         for n, t in tables.items()
     }
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #c3273853
 def read(
     source: object,  # a folder of CSV or parquet files, a DuckDB file, an Ibis connection, or a URL such as "postgres://user@host/database"
     until: object = None,  # rows after this moment are set aside as future; default: as `last_moment`
@@ -491,8 +511,9 @@ def read(
     | Sequence[str]
     | None = None,  # of a database: where the tables are; several are searched in turn
 ) -> Events:
-    """Read OMOP CDM 5.3 or 5.4. Raises `DataError` before any work if it cannot be read as it is. The fingerprint of a server
-    does not notice a value changed in place."""
+    """Read OMOP CDM 5.3 or 5.4. Raises `DataError` before any work if it cannot be read as it is. The
+    fingerprint of a server does not notice a value changed in place.
+    """
     place = locate(source, schema)
     files = Snapshot(place.files)
     tables, ragged = tables_of(place)
@@ -539,7 +560,7 @@ def read(
         files.fingerprint(settings) if place.files else digest(place, size, settings),
     )
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #b222f0f4
 def _where(place, name):
     where = place.where(name)
     return where if isinstance(where, str) else where[0]
@@ -552,7 +573,7 @@ def _nobody(place, people, ragged, until):
         f"{place.name}: table 'person': nobody with an id and a birth{before}; expected at least one."
     )
 
-
+# %% ../../nbs/1_data/26_omop.ipynb #d48d2daa
 def _notes(tables, known, people):
     absent = [t for t in TABLES if t not in tables]
     notes = [f"Not in this source: {', '.join(absent)}."] if absent else []

@@ -44,7 +44,9 @@ from ..registry import choose
 
 # %% ../../nbs/1_data/42_sequences.ipynb #c76586c5
 def tokens(events, kinds, first=None, last=None, values=False):
-    "One row a patient, visit and code (with `values`, and value): subject_id, start, visit, code, kind. Of all subjects, or of those from `first` to `last`."
+    """One row a patient, visit and code (with `values`, and value): subject_id, start, visit, code,
+    kind. Of all subjects, or of those from `first` to `last`.
+    """
     some = [] if first is None else [_.subject_id.between(int(first), int(last))]
     t = events.table.filter(_.kind.isin(kinds), _.time.notnull(), *some)
     t = t.left_join(
@@ -58,7 +60,7 @@ def tokens(events, kinds, first=None, last=None, values=False):
         kind=_.kind.min()
     )
 
-
+# %% ../../nbs/1_data/42_sequences.ipynb #00acce5e
 def binned(rows, edges):
     "`tokens` with values, once their codes are those of the values' quantiles; `edges` of `vocab.fit_edges`."
     if not edges:
@@ -148,7 +150,9 @@ class Cohort:
         return np.flatnonzero(some if split == "all" else some & (self.subjects["split"] == split).to_numpy())
 
     def check_splits(self) -> "Cohort":
-        "The cohort; raises `DataError` where a split has no patient with a code: nothing to train on, or to be tested on."
+        """The cohort; raises `DataError` where a split has no patient with a code: nothing to train
+        on, or to be tested on.
+        """
         n = {split: len(self.rows(split)) for split in SPLITS}
         if all(n.values()):
             return self
@@ -158,7 +162,9 @@ class Cohort:
         )
 
     def check_known(self, most=0.9):
-        "The cohort; raises `DataError` where its vocabulary does not know more than `most` of the codes, so that all patients look alike."
+        """The cohort; raises `DataError` where its vocabulary does not know more than `most` of the
+        codes, so that all patients look alike.
+        """
         if (rate := self.info["unknown_rate"]) > most:
             raise DataError(
                 f"{self.info['source']}: {rate:.1%} of the codes are not in the vocabulary, which has codes such as {', '.join(self.vocab.codes[:2])}: all patients would look alike. Translate the codes, or pre-train on this data."
@@ -216,14 +222,16 @@ CONTENT = (
     "cohort.json",
 )
 
-
+# %% ../../nbs/1_data/42_sequences.ipynb #128d2d74
 def is_cached(folder: Path | str) -> bool:
     "Whether a cohort is there, as this version writes it."
     return all((Path(folder) / n).exists() for n in (SUMS, "cohort.json"))
 
-
+# %% ../../nbs/1_data/42_sequences.ipynb #cbab561b
 def open_cohort(folder: Path | str) -> "Cohort":
-    "A cohort from its cache folder, memory-mapped. Raises `DamagedError` for a file that is not as it was written."
+    """A cohort from its cache folder, memory-mapped. Raises `DamagedError` for a file that is not as
+    it was written.
+    """
     folder = Path(folder)
     unsealed = [name for name in CONTENT if name not in checksums(folder)]
     if unsealed:
@@ -262,7 +270,9 @@ def tokenize(
     split: str
     | None = None,  # put all patients into this one: train, valid or test; default: each into its own
 ) -> Cohort:
-    "Vocabulary, sequences and split. Cached: the same source and settings are read once. Raises `DataError` for too few patients."
+    """Vocabulary, sequences and split. Cached: the same source and settings are read once. Raises
+    `DataError` for too few patients.
+    """
     kinds = _check_kinds(kinds)
     if quantiles == 1 or quantiles < 0:
         raise ValueError(f"quantiles {quantiles}: expected at least 2, or 0 to leave numbers out.")
@@ -285,7 +295,7 @@ def tokenize(
             ),
         )
 
-
+# %% ../../nbs/1_data/42_sequences.ipynb #962e540b
 def _key(events, kinds, vocab, vocab_size, quantiles, patients, split) -> str:
     "A hash of all that a cohort holds: the content, what it is called, and the settings."
     report, of_vocab = (
@@ -310,7 +320,7 @@ def _key(events, kinds, vocab, vocab_size, quantiles, patients, split) -> str:
     )
     return hashlib.sha256(repr(held).encode(errors="surrogateescape")).hexdigest()[:16]
 
-
+# %% ../../nbs/1_data/42_sequences.ipynb #315c0a3a
 FORMAT = 2  # of what is cached
 
 
@@ -324,9 +334,11 @@ def _whole(folder) -> "Cohort | None":
         warnings.warn(f"{e} The cohort is tokenised again.", stacklevel=3)
         return None
 
-
+# %% ../../nbs/1_data/42_sequences.ipynb #f1490adc
 def _make(folder, key, write) -> "Cohort":
-    "Write a cohort beside its place and move it there. What an interrupted run left is used; what a failed one left goes."
+    """Write a cohort beside its place and move it there. What an interrupted run left is used; what a
+    failed one left goes.
+    """
     parts = folder.parent / f".{key}-parts"
     for left in folder.parent.glob(f".{key}-*"):
         if left != parts:
@@ -373,7 +385,7 @@ def _check_split(people, source):
 # %% ../../nbs/1_data/42_sequences.ipynb #e1609609
 PART = 5_000_000  # events: what is sorted at once
 
-
+# %% ../../nbs/1_data/42_sequences.ipynb #b095c3de
 def _ranges(events, kinds, people) -> pd.DataFrame:
     "Subjects in ranges of about `PART` events: first, last, n."
     n = (
@@ -391,7 +403,7 @@ def _ranges(events, kinds, people) -> pd.DataFrame:
         .agg(first=("id", "min"), last=("id", "max"), n=("n", "sum"))
     )
 
-
+# %% ../../nbs/1_data/42_sequences.ipynb #98122ae1
 def _parts(events, kinds, values, ranges, folder, bar) -> list:
     "Each range's tokens as a parquet file; those that are there stay."
     private_folder(folder)
@@ -411,7 +423,7 @@ def _parts(events, kinds, values, ranges, folder, bar) -> list:
         files.check()  # what was read just now is what the fingerprint names
     return paths
 
-
+# %% ../../nbs/1_data/42_sequences.ipynb #86415402
 def _is_sealed(path):
     try:
         check_seal(path.parent, path.name)
@@ -439,7 +451,7 @@ def _fit(con, paths, people, codes, vocab_size, quantiles):
         counts.merge(named, "left", "code")[["code", "kind", "n", "description"]], vocab_size, edges
     )
 
-
+# %% ../../nbs/1_data/42_sequences.ipynb #e235727f
 def _flatten(folder, con, paths, ranges, people, vocab, bar) -> np.ndarray:
     "The parts, sorted one by one, laid down as the flat arrays of all; returns all codes."
     ids = ibis.memtable(
@@ -480,7 +492,7 @@ def _flatten(folder, con, paths, ranges, people, vocab, bar) -> np.ndarray:
         (folder / f"{n}.raw").unlink()
     return flat["code"][:done]
 
-
+# %% ../../nbs/1_data/42_sequences.ipynb #722d5087
 def _write_cohort(folder, events, kinds, people, vocab, vocab_size, quantiles, key, parts):
     ranges, con = _ranges(events, kinds, people), engine()
     with tqdm(

@@ -51,7 +51,9 @@ class World:
 
 # %% ../../nbs/1_data/50_simulate.ipynb #32d721db
 def code_table() -> pd.DataFrame:
-    "code, kind and description of everything that a simulated visit may hold; the last row is the progression."
+    """code, kind and description of everything that a simulated visit may hold; the last row is the
+    progression.
+    """
     names = [("condition", f"Simulated state {i} (finding)") for i in range(STATES)]
     names += [
         (
@@ -82,9 +84,11 @@ CHECKUP, FLARE, MARKER, PROGRESSION = range(len(CODES) - 4, len(CODES))
 # %% ../../nbs/1_data/50_simulate.ipynb #10a36f24
 BLOCK = 500
 
-
+# %% ../../nbs/1_data/50_simulate.ipynb #746aa25a
 def _histories(w, rng, n):
-    "Patients (z, age, sex), their visits (who, back: days before the index) and codes (visit, code); and the log-likelihood of each subtype (n SUBTYPES)."
+    """Patients (z, age, sex), their visits (who, back: days before the index) and codes (visit, code);
+    and the log-likelihood of each subtype (n SUBTYPES).
+    """
     z, age, sex = rng.integers(0, SUBTYPES, n), rng.uniform(40, 85, n), rng.integers(0, 2, n)
     k = rng.integers(w.visits[0], w.visits[1] + 1, n)
     who, last = np.repeat(np.arange(n), k), np.cumsum(k) - k
@@ -119,7 +123,7 @@ def _histories(w, rng, n):
         )
     return (z, age, sex), (who, back), rows, weight, likelihood
 
-
+# %% ../../nbs/1_data/50_simulate.ipynb #c562f771
 def _everyday(w, rng, z):
     "Everyday codes of visits whose patients have subtypes `z`: (visit, number of the code)."
     visit = np.repeat(np.arange(len(z)), np.where(z < 0, 0, rng.poisson(w.everyday, len(z))))
@@ -131,7 +135,9 @@ def _everyday(w, rng, z):
 
 # %% ../../nbs/1_data/50_simulate.ipynb #c59ae1d7
 def _outcomes(w, rng, patients, weight, likelihood):
-    "Rates, times of progression and death and the end of follow-up (days after the index), per patient: a table."
+    """Rates, times of progression and death and the end of follow-up (days after the index), per
+    patient: a table.
+    """
     (z, age, sex), (recent, markers), n = patients, weight, len(patients[0])
     a, b, older = w.progression, w.death, (age - 60) / 10
     rate = lambda e: np.exp(a[0] + a[1] * older + a[2] * e + a[3] * recent + a[4] * markers)
@@ -162,7 +168,9 @@ def _outcomes(w, rng, patients, weight, likelihood):
 # %% ../../nbs/1_data/50_simulate.ipynb #a286471b
 @dataclass(frozen=True)
 class Simulation:
-    "A simulated cohort. `frame`: events as `events.from_pandas` takes them. `truth`, by subject: subtype, `index` date, rates, what will happen (days after the index)."
+    """A simulated cohort. `frame`: events as `events.from_pandas` takes them. `truth`, by subject:
+    subtype, `index` date, rates, what will happen (days after the index).
+    """
 
     frame: pd.DataFrame
     truth: pd.DataFrame
@@ -171,13 +179,15 @@ class Simulation:
     def events(self):
         return from_pandas(self.frame, "a simulated cohort")
 
-
+# %% ../../nbs/1_data/50_simulate.ipynb #2e252336
 def simulate(
     patients=2000,
     seed=0,
     world=World(),
 ) -> Simulation:
-    "Draw a cohort. The same bytes for the same seed; a larger cohort begins with the patients of a smaller one."
+    """Draw a cohort. The same bytes for the same seed; a larger cohort begins with the patients of a
+    smaller one.
+    """
     if patients < 1:
         raise ValueError(f"patients={patients}: expected at least 1.")
     frames, truths = zip(
@@ -190,7 +200,7 @@ def simulate(
     frame = pd.concat(frames, ignore_index=True)
     return Simulation(frame[frame["subject_id"].isin(truth.index)].reset_index(drop=True), truth, world)
 
-
+# %% ../../nbs/1_data/50_simulate.ipynb #833f43d0
 def _block(w, rng, name, first):
     patients, (who, back), (visit, code), weight, likelihood = _histories(w, rng, BLOCK)
     truth = _outcomes(w, rng, patients, weight, likelihood)
@@ -224,7 +234,7 @@ def _block(w, rng, name, first):
         [_facts(truth), rows.drop_duplicates(["subject_id", "visit_id", "code"])], ignore_index=True
     ).sort_values(["subject_id", "time", "code"], kind="stable"), truth
 
-
+# %% ../../nbs/1_data/50_simulate.ipynb #eef1a7d2
 def _facts(truth):
     born = (truth["index"] - pd.to_timedelta((truth["age"] * 365.25).round(), unit="D")).dt.normalize()
     died = (truth["index"] + pd.to_timedelta((truth["death"] * 86_400).round(), unit="s")).dropna()
@@ -256,9 +266,11 @@ HEADS = {
     "procedures": ("START", "STOP", "PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION"),
 }
 
-
+# %% ../../nbs/1_data/50_simulate.ipynb #8ab87f50
 def write(simulation, folder) -> Path:
-    "Write a simulation as Synthea CSV, and what is true of its patients as `truth.csv` beside it (no reader looks at that)."
+    """Write a simulation as Synthea CSV, and what is true of its patients as `truth.csv` beside it (no
+    reader looks at that).
+    """
     folder, f = Path(folder), simulation.frame
     folder.mkdir(parents=True, exist_ok=True)
     iso = f["time"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -311,16 +323,20 @@ def write(simulation, folder) -> Path:
 
 # %% ../../nbs/1_data/50_simulate.ipynb #b35cad39
 def expected_auroc(score, p) -> float:
-    "AUROC to be expected of `score` (n) when patient `i` has the event with probability `p[i]`; ties count half."
+    """AUROC to be expected of `score` (n) when patient `i` has the event with probability `p[i]`; ties
+    count half.
+    """
     _, place = np.unique(score, return_inverse=True)
     yes, no = np.bincount(place, p), np.bincount(place, 1 - np.asarray(p))
     below = np.cumsum(no) - no
     same = yes * no - np.bincount(place, p * (1 - p))  # nobody is paired with oneself
     return float((yes @ below + same.sum() / 2) / (yes.sum() * no.sum() - (p * (1 - p)).sum()))
 
-
+# %% ../../nbs/1_data/50_simulate.ipynb #0d00206a
 def expected_concordance(score, rate, death_rate, years) -> float:
-    "Harrell's C to be expected of `score` (n) under constant rates a year, when each is followed for `years` (n); death ends the watch."
+    """Harrell's C to be expected of `score` (n) under constant rates a year, when each is followed for
+    `years` (n); death ends the watch.
+    """
     score, total = np.asarray(score), np.asarray(rate) + np.asarray(death_rate)
     right = pairs = 0.0
     for i in range(len(score)):
@@ -330,15 +346,17 @@ def expected_concordance(score, rate, death_rate, years) -> float:
         right, pairs = right + p @ ((score[i] > score) + 0.5 * (score[i] == score)), pairs + p.sum()
     return float(right / pairs)
 
-
+# %% ../../nbs/1_data/50_simulate.ipynb #31f28bba
 def event_probability(rate, death_rate, years) -> np.ndarray:
     "That the event comes within so many years, and before death: (n)."
     total = np.asarray(rate) + np.asarray(death_rate)
     return rate / total * (1 - np.exp(-total * years))
 
-
+# %% ../../nbs/1_data/50_simulate.ipynb #5fb0ef40
 def ceiling(truth, years=1.0) -> dict:
-    "The best that any reader of the histories can expect on these patients: `auroc` (progression within so many years), `c_index` and `ari`."
+    """The best that any reader of the histories can expect on these patients: `auroc` (progression
+    within so many years), `c_index` and `ari`.
+    """
     from sklearn.metrics import adjusted_rand_score
 
     t = {

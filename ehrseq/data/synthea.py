@@ -61,10 +61,14 @@ TABLES = {
     "careplan": ("careplans", "SNOMED"),
     "device": ("devices", "SNOMED"),
 }
+
+
 KINDS = {table: (kind, system) for kind, (table, system) in TABLES.items()}
+
+# %% ../../nbs/1_data/20_synthea.ipynb #05aff4c8
 WANTED = ("patients", "encounters", *KINDS)
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #07b4f874
 def find(
     folder: Path | str,  # of `.csv` or `.csv.gz` files; a table may come in parts
 ) -> dict[str, list[Path]]:
@@ -116,16 +120,20 @@ def _missing(folder, name):
 
 # %% ../../nbs/1_data/20_synthea.ipynb #319b9a33
 ALIASES = {"ID": ("ID",), "START": ("START", "DATE"), "CLASS": ("ENCOUNTERCLASS", "CLASS")}
+
+
 COLUMNS = {
     "patients": (("ID", "BIRTHDATE"), ("DEATHDATE", "GENDER", "RACE", "ETHNICITY")),
     "encounters": (("ID", "PATIENT", "START", "CODE"), ("STOP", "CLASS", "DESCRIPTION")),
 }
+
+
 CLINICAL = (
     ("PATIENT", "ENCOUNTER", "CODE", "START"),
     ("DESCRIPTION", "SYSTEM", "VALUE", "TYPE"),
 )  # required, optional
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #b5c22f20
 def columns(
     path,  # a CSV file
     header,  # its column names as found
@@ -146,7 +154,7 @@ def columns(
             raise DataError(f"{path}: column {expected!r} is missing; found {shown(header, NAMES)}.{near}")
     return out
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #8309998b
 NAMES = {
     "ID",
     "PATIENT",
@@ -161,7 +169,9 @@ NAMES = {
 
 # %% ../../nbs/1_data/20_synthea.ipynb #33ece87a
 class Text:
-    "The files of a table, read by the engine when it is asked: the named columns as text, and how many records were ragged."
+    """The files of a table, read by the engine when it is asked: the named columns as text, and how
+    many records were ragged.
+    """
 
     def __init__(self, con, files: list[tuple], required: tuple, optional: tuple = ()):
         self.con, self.paths = con, [path for path, *_head in files]
@@ -207,10 +217,11 @@ class Text:
             )
         return rows, rows - parsed
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #64d9c966
 def records(path: Path) -> int:
-    """The records below the header, counted without the engine. Raises `DataError` for a quote left open, which would swallow
-    the rest of the file."""
+    """The records below the header, counted without the engine. Raises `DataError` for a quote left
+    open, which would swallow the rest of the file.
+    """
     with opened(path, text=True) as stream:
         reader, n, line = csv.reader(stream, strict=True), 0, 1
         try:
@@ -223,9 +234,11 @@ def records(path: Path) -> int:
 # %% ../../nbs/1_data/20_synthea.ipynb #fabe7c7d
 TIMES = {"patients": ("BIRTHDATE", "DEATHDATE"), "encounters": ("START", "STOP")}
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #35e92f96
 def readable(name) -> dict:
-    "Of a table, what is expected of the columns that must parse: each with the deferred expression that says whether a value does."
+    """Of a table, what is expected of the columns that must parse: each with the deferred expression
+    that says whether a value does.
+    """
     times = {
         c: _[c].re_search(ISO) & _[c].try_cast("timestamp(6)").notnull() for c in TIMES.get(name, ("START",))
     }
@@ -236,7 +249,7 @@ def readable(name) -> dict:
         {"a number, because TYPE is numeric": {"VALUE": number}} if name == "observations" else {}
     )
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #fd377ef9
 def unreadable(name):
     "True of a row with a value that does not parse."
     return ibis.or_(
@@ -247,7 +260,7 @@ def unreadable(name):
         )
     )
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #96449cc3
 def refuse(raw, paths: list[Path], name: str) -> None:
     "Raise `DataError` for the first value that does not parse, with its line."
     for expected, columns in readable(name).items():
@@ -258,9 +271,11 @@ DEATH_CERTIFICATES = (
     "308646001",
     "69453-9",
 )  # the certification encounter (SNOMED), the cause-of-death observation (LOINC)
+
+
 SUMMARIES = ("DALY", "QALY", "QOLS")  # computed over a whole life, dated in its middle
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #91ccdf85
 def patients(raw):
     "A row a patient, as `number_people` takes them, and whether it is `unreadable`."
     day = lambda c: ibis.ifelse(
@@ -276,7 +291,7 @@ def patients(raw):
         unreadable=unreadable("patients"),
     )
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #d6b7e368
 def visits(raw):
     "Encounters as `settle_visits` takes them."
     return raw.select(
@@ -301,7 +316,7 @@ SYSTEMS = {
     "HTTP://HL7.ORG/FHIR/SID/CVX": "CVX",
 }
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #63a000fc
 def clinical(raw, table):
     "The rows of one clinical table as `settle` takes them."
     kind, system = KINDS[table]
@@ -330,9 +345,11 @@ def clinical(raw, table):
 # %% ../../nbs/1_data/20_synthea.ipynb #db72289c
 AT_ONCE = 64 << 20  # bytes
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #1817e607
 def batches(paths: dict[str, list[Path]]) -> list[list[str]]:
-    "The tables in the order of reading: small ones together, for the engine reads several files side by side; a large one alone, so that the bar moves."
+    """The tables in the order of reading: small ones together, for the engine reads several files side
+    by side; a large one alone, so that the bar moves.
+    """
     out, room = [["patients"], ["encounters"]], 0
     for name in (n for n in paths if n not in COLUMNS):
         length = sum(p.stat().st_size for p in paths[name])
@@ -342,7 +359,7 @@ def batches(paths: dict[str, list[Path]]) -> list[list[str]]:
         out[-1].append(name)
     return out
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #1a8f4a2d
 SAMPLE = Path(str(resources.files("ehrseq"))) / "sample"
 
 
@@ -350,7 +367,7 @@ def is_sample(folder: Path | str) -> bool:
     "Whether it is the bundled sample, whatever the way to it: patients who are simulated and public."
     return Path(folder).resolve() == SAMPLE.resolve()
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #c04e7737
 @contextmanager
 def refused(texts: dict[str, Text]):
     "The engine's word that a file cannot be split into fields becomes a `DataError` that says which."
@@ -444,7 +461,7 @@ class _Reading:
         ]
         return (*notes, *([SHIFTED] if self.people.until is None else []))
 
-
+# %% ../../nbs/1_data/20_synthea.ipynb #42773fed
 def read(
     folder: Path | str,  # of `.csv` or `.csv.gz` files, any Synthea version
     until: object = None,  # rows after this moment are set aside as future; default: as `last_moment`

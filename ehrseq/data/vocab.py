@@ -22,10 +22,14 @@ from .table_files import DataError
 
 # %% ../../nbs/1_data/40_vocab.ipynb #9b066833
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
 PAD, UNK, CLS, SEP, MASK = range(5)
+
+
 FIRST_CODE = len(SPECIALS)
 
-
+# %% ../../nbs/1_data/40_vocab.ipynb #6ea24abf
 @dataclass(frozen=True)
 class Vocab:
     "Codes ↔ ids. `size` is the number of embedding rows, filled or not."
@@ -117,7 +121,9 @@ def fit_edges(
     quantiles,  # tokens for a code, at most
     least=100,  # values; a code with fewer keeps its one token
 ) -> tuple:
-    "(code, where its quantiles end), codes sorted. A value on an edge lies below it; equal values share a quantile, so a code may get fewer."
+    """(code, where its quantiles end), codes sorted. A value on an edge lies below it; equal values
+    share a quantile, so a code may get fewer.
+    """
     if quantiles < 2:
         raise ValueError(f"quantiles {quantiles}: expected at least 2, or 0 to leave values out.")
     out = {}
@@ -129,7 +135,7 @@ def fit_edges(
             out[code] = tuple(ends.tolist())
     return tuple(out.items())
 
-
+# %% ../../nbs/1_data/40_vocab.ipynb #14b984a2
 def quantile_names(
     codes,  # code, description
     edges,  # of `fit_edges`
@@ -196,7 +202,7 @@ def _check_lists(fields: dict) -> None:
         if wrong is not None:
             raise ValueError(f"{name}: entry {wrong}: expected {expected}.")
 
-
+# %% ../../nbs/1_data/40_vocab.ipynb #5abf3075
 def _is_text(x: object) -> bool:
     "Whether it is a text that can be written as UTF-8: half a surrogate pair cannot."
     return isinstance(x, str) and (x.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in x))
@@ -208,7 +214,7 @@ ENTRIES = {
     "counts": (_whole, "a whole number, not negative"),
 }
 
-
+# %% ../../nbs/1_data/40_vocab.ipynb #82f43c87
 def _check_edges(edges: object) -> None:
     if not isinstance(edges, dict):
         raise ValueError("edges: expected an object: where the quantiles of a code end.")

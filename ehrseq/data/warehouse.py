@@ -30,7 +30,9 @@ TABLES = ("person", "death", "concept", "visit_occurrence", *DOMAINS)
 # %% ../../nbs/1_data/24_warehouse.ipynb #b952cb3d
 @dataclass(frozen=True)
 class Source:
-    "Where OMOP tables are. `found`: lower-case table name → its files, or the name and database that Ibis knows it by."
+    """Where OMOP tables are. `found`: lower-case table name → its files, or the name and database that
+    Ibis knows it by.
+    """
 
     name: str  # for messages and reports; holds no password
     con: ibis.BaseBackend
@@ -41,12 +43,12 @@ class Source:
         "What a message calls a table: its files, or its name in a database."
         return self.found[name] if isinstance(self.found[name], list) else f"{self.name}: {name}"
 
-
+# %% ../../nbs/1_data/24_warehouse.ipynb #5c162dd6
 def public(url) -> str:
     "A URL without user, password and options."
     return re.sub(r"//.*@", "//", url).split("?")[0]
 
-
+# %% ../../nbs/1_data/24_warehouse.ipynb #b39a372d
 def connect(url):
     "`ibis.connect`, with errors that hold no password."
     try:
@@ -71,14 +73,15 @@ ENDING = r"\.(?:parquet|[ct]sv(?:\.gz)?)"
 
 
 def files(folder: Path | str) -> dict[str, list[Path]]:
-    """Lower-case table name → its files: CSV, TSV (either also .gz) or parquet, whole or in parts; other files too.
-    Raises `DataError` for an OMOP table that is there twice."""
+    """Lower-case table name → its files: CSV, TSV (either also .gz) or parquet, whole or in parts;
+    other files too. Raises `DataError` for an OMOP table that is there twice.
+    """
     folder = Path(folder)
     tables = {name: paths for name in TABLES if (paths := table_files(folder, name, ENDING))}
     others = {stem(p): [p] for p in sorted(folder.iterdir()) if re.search(rf"\w{ENDING}$", p.name.lower())}
     return others | tables
 
-
+# %% ../../nbs/1_data/24_warehouse.ipynb #31d96835
 def listed(con, schemas) -> dict:
     "Lower-case table name → (name, database), from the first of the schemas that has it."
     out = {}
@@ -98,7 +101,7 @@ def listed(con, schemas) -> dict:
             out.setdefault(n.lower(), (n, s))
     return out
 
-
+# %% ../../nbs/1_data/24_warehouse.ipynb #974f0d16
 def locate(
     source,  # a folder, a DuckDB file, an Ibis connection, or a URL that `ibis.connect` takes
     schema=None,  # the schema of the tables, or several to look in, such as ("cdm", "vocabulary")
@@ -130,7 +133,7 @@ def locate(
         (path, *([log] if log.exists() else [])),
     )
 
-
+# %% ../../nbs/1_data/24_warehouse.ipynb #2abc0ef1
 def _is_url(text):
     return "://" in text and not Path(text).exists()
 
@@ -142,9 +145,11 @@ def is_duckdb(path: Path) -> bool:
     with open(path, "rb") as stream:
         return stream.read(12)[8:] == b"DUCK"
 
-
+# %% ../../nbs/1_data/24_warehouse.ipynb #f646631e
 def is_omop(source, schema=None) -> bool:
-    "Whether a source (whatever `read` takes) has a person table and a clinical one. Looks at names only; False for what is not there; `DataError` for a server that cannot be reached."
+    """Whether a source (whatever `read` takes) has a person table and a clinical one. Looks at names
+    only; False for what is not there; `DataError` for a server that cannot be reached.
+    """
     text = str(source)
     if (
         not hasattr(source, "list_tables")
