@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from .batch import Batch
 from .vocab import CLS, FIRST_CODE, MASK, SEP
 
 # %% auto #0
-__all__ = ['COLUMNS', 'WindowCodes', 'as_batch', 'History']
+__all__ = ['COLUMNS', 'Codes', 'WindowCodes', 'as_batch', 'History']
 
 # %% ../../nbs/1_data/46_history.ipynb #12300b02
 COLUMNS = ("code", "age", "visit", "day")  # the arrays of a history, one entry a code
@@ -31,11 +32,12 @@ class WindowCodes:
     subject_id: int
 
     @classmethod
-    def of(cls, batch: Batch, row: int = 0) -> WindowCodes:
+    def of(cls, batch: Batch, row: int = 0) -> Self:
         "Return the codes of one window of a batch."
         real = (batch.visits[row] > 0).numpy()
-        arrays = (batch.codes, batch.ages, batch.visits, batch.days)
-        return cls(*(x[row].numpy()[real] for x in arrays), int(batch.subject_id[row]))
+        take = lambda tensor: tensor[row].numpy()[real]
+        code, age, visit, day = map(take, (batch.codes, batch.ages, batch.visits, batch.days))
+        return cls(code, age, visit, day, int(batch.subject_id[row]))
 
     def __len__(self) -> int:
         return len(self.code)
@@ -45,7 +47,7 @@ class WindowCodes:
         "The number of visits."
         return len(np.unique(self.visit))
 
-    def __getitem__(self, keep: np.ndarray) -> WindowCodes:
+    def __getitem__(self, keep: np.ndarray | slice) -> Self:
         "Return the codes at these places, or where a mask is True."
         return replace(self, **{name: getattr(self, name)[keep] for name in COLUMNS})
 
@@ -71,7 +73,10 @@ def as_batch(codes: WindowCodes) -> Batch:
     )
 
 # %% ../../nbs/1_data/46_history.ipynb #7b788a2b
-def _settled(codes: WindowCodes) -> WindowCodes:
+Codes = TypeVar("Codes", bound=WindowCodes)
+
+
+def _settled(codes: Codes) -> Codes:
     "Return the codes with visits ordered by day and numbered from 1, days counted from the first."
     ordered = codes[np.lexsort((np.arange(len(codes)), codes.visit, codes.day))]
     is_new = np.append(True, (np.diff(ordered.visit) != 0) | (np.diff(ordered.day) != 0))
@@ -85,7 +90,7 @@ def _in_visit(codes: WindowCodes, visit: int) -> np.ndarray:
     return codes.visit == visit
 
 # %% ../../nbs/1_data/46_history.ipynb #c564091c
-def _without(codes: WindowCodes, places: tuple[int, ...]) -> WindowCodes:
+def _without(codes: Codes, places: tuple[int, ...]) -> Codes:
     "Return the codes at all other places."
     keep = ~np.isin(np.arange(len(codes)), places)
     if not keep.any():
@@ -95,17 +100,17 @@ def _without(codes: WindowCodes, places: tuple[int, ...]) -> WindowCodes:
     return _settled(codes[keep])
 
 
-def _with(codes: WindowCodes, code: int, visit: int) -> WindowCodes:
+def _with(codes: Codes, code: int, visit: int) -> Codes:
     "Return the codes and one more, at the end of a visit."
     last = np.flatnonzero(_in_visit(codes, visit))[-1]
     if code < FIRST_CODE and code != MASK:
         raise ValueError(f"{code} is no code of the vocabulary; ids of codes begin at {FIRST_CODE}.")
-    more = {n: np.insert(getattr(codes, n), last + 1, getattr(codes, n)[last]) for n in COLUMNS}
+    more: dict = {n: np.insert(getattr(codes, n), last + 1, getattr(codes, n)[last]) for n in COLUMNS}
     more["code"][last + 1] = code
     return replace(codes, **more)
 
 # %% ../../nbs/1_data/46_history.ipynb #95d17a41
-def _moved(codes: WindowCodes, visit: int, days: int) -> WindowCodes:
+def _moved(codes: Codes, visit: int, days: int) -> Codes:
     "Return the codes with one visit at another day."
     chosen = _in_visit(codes, visit)
     years = int(np.floor(days / 365.25 + 0.5))

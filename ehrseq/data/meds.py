@@ -429,7 +429,7 @@ def _code_remarks(raw: ibis.Table, codes: pd.DataFrame, folder: Path, kinds: dic
     unknown = codes[(codes["kind"] == "observation") & ~part.str.upper().isin(list(KIND_OF | kinds))]
     other = unknown.groupby(part)["n"].sum().sort_values(ascending=False, kind="stable").head(8)
     what = lambda p: f"rows of {p}: read as observations; kinds={{{p!r}: …}} names them otherwise"
-    return [*remarks, *(Remark("data", what(p[:40]), int(n)) for p, n in other.items())]
+    return [*remarks, *(Remark("data", what(str(p)[:40]), int(n)) for p, n in other.items())]
 
 # %% ../../nbs/1_data/22_meds.ipynb #23398ff1
 def _check_kinds(kinds: pd.Series, folder: Path) -> None:

@@ -470,7 +470,8 @@ def deaths(table: ibis.Table, people: People) -> tuple[People, dict[str, int]]:
     first = kept.groupby("source_id")["time"].min()
     death = people.frame["source_id"].map(first.to_dict()).astype("datetime64[us]")
     without_id = int((why == "unknown patient").sum()) + int(table.count().execute()) - len(frame)
-    counts = why.value_counts().to_dict() | {"unknown patient": without_id}
+    counts = {str(reason): int(n) for reason, n in why.value_counts().items()}
+    counts["unknown patient"] = without_id
     return replace(people, frame=people.frame.assign(death=death)), counts
 
 

@@ -55,7 +55,7 @@ def tokens(
 ) -> ibis.Table:
     """Return one row for each patient, visit and code: subject_id, start, visit, code, kind (and
     value, with `values`)."""
-    some = [] if first is None else [_.subject_id.between(int(first), int(last))]
+    some = [] if first is None or last is None else [_.subject_id.between(int(first), int(last))]
     t = events.table.filter(_.kind.isin(kinds), _.time.notnull(), *some)
     starts = events.visits.select("visit_id", "subject_id", "start").filter(*some)
     t = t.left_join(starts, ["visit_id", "subject_id"])
@@ -413,12 +413,14 @@ def _ranges(events: Events, kinds: Sequence[str], people: pd.DataFrame) -> pd.Da
 def _parts(events: Events, settings: _Settings, ranges: pd.DataFrame, folder: Path, bar: tqdm) -> list[Path]:
     "Write each range's tokens as a parquet file, unless it is there; return the files."
     private_folder(folder)
-    paths = [folder / f"{r.first}-{r.last}.parquet" for r in ranges.itertuples()]
-    for r, path in zip(ranges.itertuples(), paths):
+    paths = []
+    for first, last, n in ranges[["first", "last", "n"]].itertuples(index=False, name=None):
+        path = folder / f"{first}-{last}.parquet"
         if not _is_sealed(path):
-            part = tokens(events, settings.kinds, r.first, r.last, settings.with_values)
+            part = tokens(events, settings.kinds, first, last, settings.with_values)
             _write_part(part, path)
-        bar.update(r.n)
+        paths.append(path)
+        bar.update(n)
     for files in events.files:
         files.check()  # what was read just now is what the fingerprint names
     return paths
@@ -506,14 +508,15 @@ def _flatten(
     ids = ibis.memtable(known, schema={"code": "string", "id": "int32"})
     some = ibis.memtable(people[["subject_id"]], schema={"subject_id": "int64"})
     files = _FlatFiles(folder, sum(pq.read_metadata(p).num_rows for p in paths))
-    for r, path in zip(ranges.itertuples(), paths):
+    bounds = ranges[["first", "last", "n"]].itertuples(index=False, name=None)
+    for (first, last, n), path in zip(bounds, paths):
         own = read_parquet(con, [path]).semi_join(some, "subject_id")
         number = ibis.coalesce(_.id, vocabs.UNK).cast("int32")
         rows = binned(own, vocab.edges).left_join(ids, "code")
         rows = rows.select("subject_id", "start", "visit", id=number)
         rows = rows.order_by(["subject_id", "start", "visit", "id"])
-        files.add(_flat(rows.to_pyarrow(), people[people["subject_id"].between(r.first, r.last)]))
-        bar.update(r.n)
+        files.add(_flat(rows.to_pyarrow(), people[people["subject_id"].between(first, last)]))
+        bar.update(n)
     return files.save(people["subject_id"].to_numpy())
 
 # %% ../../nbs/1_data/42_sequences.ipynb #722d5087

@@ -163,7 +163,7 @@ def _outcomes(w: World, rng: np.random.Generator, h: _Histories) -> pd.DataFrame
     out["rate"], out["death_rate"] = rate, death_rate
     out["expected_rate"] = (p * rates.T).sum(1)
     out["expected_death_rate"] = (p * death_rates.T).sum(1)
-    out["follow"] = rng.uniform(*w.follow, len(z))
+    out["follow"] = rng.uniform(w.follow[0], w.follow[1], len(z))
     for name, column in (("progression", "rate"), ("death", "death_rate")):
         out[name] = rng.exponential(1, len(z)) / out[column] * 365.25
     out["death"] = out["death"].where(out["death"] < out["follow"])

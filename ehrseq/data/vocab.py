@@ -209,7 +209,7 @@ def _check_lists(fields: dict) -> None:
                 f"{name}: {len(fields[name]):,} entries; "
                 f"expected one for each of {len(fields['codes']):,} codes."
             )
-    first = {}
+    first: dict[str, int] = {}
     for place, code in enumerate(fields["codes"]):
         if not _is_text(code) or not code:
             raise ValueError(f"codes: entry {place} is not a text, or is empty.")
@@ -272,4 +272,5 @@ def load(path: Path | str) -> Vocab:
     except ValueError as e:
         raise DataError(f"{path}: {e}") from None
     edges = tuple((code, tuple(map(float, ends))) for code, ends in fields["edges"].items())
-    return Vocab(*(tuple(fields[name]) for name in LISTS), fields["size"], fields["seen"], edges)
+    lists = {name: tuple(fields[name]) for name in LISTS}
+    return Vocab(**lists, size=fields["size"], seen=fields["seen"], edges=edges)
