@@ -24,7 +24,7 @@ $(STAMP): setup.py settings.ini constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python -m ehrseq.jobs run pretrain _runs/demo -p minutes 4 -p kinds '[condition, medication, procedure]'
+	@$(BIN)/python -m ehrseq.jobs run pretrain _runs/demo -p minutes 4
 	@echo "report: $(CURDIR)/_runs/demo/report.html"
 
 test: $(STAMP)

@@ -92,7 +92,7 @@ class Visitor:
 
 def a_run():
     import ehrseq
-    cohort = ehrseq.tokenize(ehrseq.read("sample", progress=False), kinds=["condition", "medication", "procedure"])
+    cohort = ehrseq.tokenize(ehrseq.read("sample", progress=False))
     return ehrseq.pretrain(cohort, Path(tempfile.mkdtemp()) / "run", encoder="behrt", objective="mlm", tier="small", epochs=0.3, progress=False).folder
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ("ehrseq/**/sample", "ehrseq/**/*.csv", "nbs/**/results/*", "nbs/**/params/*")   # committed
-THREE_KINDS = {"kinds": ["condition", "medication", "procedure"]}
-BRIEFLY = {"out": "_runs/pretrain", "epochs": 2, **THREE_KINDS}
+BRIEFLY = {"out": "_runs/pretrain", "epochs": 2}
 ASKED = {"tasks": ["onset ^Acute bronchitis", "readmission"], "at": "2019-01-01", "horizon": 1800}
 JOBS = {   # a job: what its page is made with (else its defaults), and the jobs that run before it
     "pretrain": ({}, {}),

@@ -11,7 +11,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("<script>hit({0})</script>", "<img src=x onerror=hit({0})>", "</script><script>hit({0})</script>", '"><svg onload=hit({0})>', "<a href='javascript:hit({0})'>a</a>",
          "[a](javascript:hit({0}))", "<b>bold</b> %{{y}}", "<iframe srcdoc='<script>parent.hit({0})</script>'>", "` | **a** <style>*{{display:none}}</style>")
-BRIEF = {"data": None, "kinds": ["condition", "medication", "procedure"], "patients": 70}
+BRIEF = {"data": None, "patients": 70}
 
 
 class Planted:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.data.batch import Loader as Loader
     from ehrseq.data.events import Events as Events
     from ehrseq.data.events import from_pandas as from_pandas
+    from ehrseq.data.history import History as History
     from ehrseq.data.report import Hints as Hints
     from ehrseq.data.report import Report as Report
     from ehrseq.data.sequences import Cohort as Cohort
@@ -41,6 +42,7 @@ _NAMES = {
     "SOURCES": "source",
     "Hints": "report",
     "together": "together",
+    "History": "history",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)

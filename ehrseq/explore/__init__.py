@@ -13,13 +13,11 @@ from ..registry import handed_on
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.explore.arrays import patient_vectors as patient_vectors
     from ehrseq.explore.arrays import project as project
-    from ehrseq.explore.attribution import History as History
     from ehrseq.explore.explorer import Explorer as Explorer
 
 _NAMES = {
     "patient_vectors": "arrays",
     "project": "arrays",
-    "History": "attribution",
     "Explorer": "explorer",
 }
 __all__ = [*_NAMES]

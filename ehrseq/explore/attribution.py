@@ -4,17 +4,15 @@
 
 # %% auto #0
 __all__ = ['CONTROL_SEEDS', 'METHODS', 'attention', 'rollout', 'occlusion', 'integrated_gradients', 'randomised', 'methods_of',
-           'attribution', 'sanity_check', 'History']
+           'attribution', 'sanity_check']
 
 # %% ../../nbs/7_explore/05_attribution.ipynb #e18d0bdf
-from dataclasses import dataclass, replace
-
 import numpy as np
 import pandas as pd
 import torch
 
-from ..data.batch import Batch, keep_codes
-from ..data.vocab import CLS, FIRST_CODE, MASK, SEP, UNK
+from ..data.batch import keep_codes
+from ..data.vocab import UNK
 from ..encoders.attention import Attention, record
 from ..registry import choose
 
@@ -141,94 +139,3 @@ def sanity_check(encoder, window, seeds=CONTROL_SEEDS) -> pd.DataFrame:
         [{m: own[m].corr(other[m]) for m in methods} for other in draws], columns=methods, dtype=float
     )
     return each.agg(["mean", "min", "max"]).T.rename_axis("correlation with random weights")
-
-# %% ../../nbs/7_explore/05_attribution.ipynb #b34ca09f
-@dataclass(frozen=True)
-class History:
-    "The codes of one window, in the order drawn: code (ids), age (years), visit (1 …), day (since the window's first event), each (n). Every edit gives a new `History`."
-
-    code: np.ndarray
-    age: np.ndarray
-    visit: np.ndarray
-    day: np.ndarray
-    subject_id: int
-
-    @classmethod
-    def of(cls, batch, row=0):
-        real = (batch.visits[row] > 0).numpy()
-        return cls(
-            *(x[row].numpy()[real] for x in (batch.codes, batch.ages, batch.visits, batch.days)),
-            int(batch.subject_id[row]),
-        )
-
-    def __len__(self):
-        return len(self.code)
-
-    def __getitem__(self, keep):
-        return replace(self, **{n: getattr(self, n)[keep] for n in ("code", "age", "visit", "day")})
-
-    def _settled(self):
-        "Visits in order of their days and numbered from 1, days from the first."
-        order = np.lexsort((np.arange(len(self)), self.visit, self.day))
-        s = self[order]
-        new = np.append(True, (np.diff(s.visit) != 0) | (np.diff(s.day) != 0))
-        return replace(s, visit=np.cumsum(new), day=s.day - s.day[0])
-
-    def _visit(self, visit):
-        if visit not in self.visit:
-            raise ValueError(f"there is no visit {visit}; this window has 1 … {self.visit.max()}.")
-        return self.visit == visit
-
-    def without(self, *which):
-        "Without the codes at these places (0 …)."
-        keep = ~np.isin(np.arange(len(self)), which)
-        if not keep.any():
-            raise ValueError("nothing would be left of this history; keep at least one code.")
-        if len(which) and not all(0 <= w < len(self) for w in which):
-            raise ValueError(f"no code at {which}; places are 0 … {len(self) - 1}.")
-        return self[keep]._settled()
-
-    def without_visit(self, visit):
-        return self.without(*np.flatnonzero(self._visit(visit)))
-
-    def add(self, code, visit):
-        "With one more code (an id; `[MASK]` asks what it would be), last in its visit."
-        last = np.flatnonzero(self._visit(visit))[-1]
-        if code < FIRST_CODE and code != MASK:
-            raise ValueError(f"{code} is no code of the vocabulary; ids of codes begin at {FIRST_CODE}.")
-        return replace(
-            self,
-            code=np.insert(self.code, last + 1, code),
-            **{
-                n: np.insert(getattr(self, n), last + 1, getattr(self, n)[last])
-                for n in ("age", "visit", "day")
-            },
-        )
-
-    def move(self, visit, days):
-        "A visit so many days later (or, negative, earlier); the patient's age goes along."
-        me = self._visit(visit)
-        return replace(
-            self,
-            day=self.day + days * me,
-            age=np.maximum(0, self.age + np.where(me, int(np.floor(days / 365.25 + 0.5)), 0)),
-        )._settled()
-
-    def batch(self, max_seq_length) -> Batch:
-        "A `Batch` of one, as the encoder reads it; the oldest visits leave if it has become too long."
-        s = self
-        while 1 + len(s) + len(np.unique(s.visit)) > max_seq_length and len(np.unique(s.visit)) > 1:
-            s = s.without_visit(int(s.visit.min()))
-        last = np.append(np.diff(s.visit) != 0, True)
-        column = np.arange(len(s)) + s.visit
-        t = len(s) + int(s.visit[-1]) + 1
-        out = {n: np.zeros((1, t), np.int64) for n in ("codes", "ages", "visits", "days")}
-        out["codes"][0, 0], out["codes"][0, column], out["codes"][0, column[last] + 1] = CLS, s.code, SEP
-        out["ages"][0, column], out["visits"][0, column] = s.age, s.visit
-        out["days"][0, column], out["days"][0, column[last] + 1] = s.day, s.day[last]
-        return Batch(
-            **{n: torch.from_numpy(x) for n, x in out.items()},
-            positions=torch.arange(t)[None],
-            mask=torch.ones(1, t, dtype=torch.bool),
-            subject_id=torch.tensor([self.subject_id]),
-        )

@@ -16,10 +16,11 @@ import pandas as pd
 import torch
 
 from ..data.batch import collate, recent_windows
+from ..data.history import History
 from ..data.markup import fill, joined, table
 from ..data.vocab import FIRST_CODE
 from . import arrays, plots
-from .attribution import History, attribution, methods_of, sanity_check
+from .attribution import attribution, methods_of, sanity_check
 from .plotly_widget import Plot
 from ..scores.disclosure import small, threshold
 from ..tasks.phenotypes import characterise, lifetimes
