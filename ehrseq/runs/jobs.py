@@ -46,7 +46,7 @@ from .report import card, notebook_page, report
 from .run import Run, finished, publish
 from ..tiers import target as find_target
 from ..tiers import tier as find_tier
-from ..training.checkpoint import Checkpoints, from_pretrained, save_pretrained
+from ..training.checkpoint import Checkpoints, from_pretrained, objective_name, save_pretrained
 from ..training.train import SCHEDULES, Settings, seed_everything, train
 
 # %% ../../nbs/8_runs/30_jobs.ipynb #94ecc17b
@@ -79,12 +79,13 @@ def pretrain(
     tensorboard=False,  # the log for TensorBoard, too
     shard=False,  # with several processes: share weights and moments out among them
     progress=True,
-    trust=False,  # a class that `init` may name beside ours and the one given as `encoder`; True: any
+    trust=False,  # a class, or several, that `init` may name beside ours and those given here; True: any
 ) -> Run:
     "Pre-train an encoder on a cohort into a run folder. Raises `ValueError` for unknown names, before any work."
     t, g = find_tier(tier), find_target(target)
     cls = encoder_class(encoder, trust=True)  # the caller names it, not a file
     objective_classes(objective, trust=True)  # the caller names it, not a file
+    named = (encoder, *objective.split("+"))  # classes that the caller named
     choose(schedule, SCHEDULES, "schedule")
     cohort.check_splits()
     if not g.is_here:
@@ -93,7 +94,7 @@ def pretrain(
         )
     if weights:
         make_objective(
-            objective, cls(Config.from_tier(t)), weights=weights
+            objective, cls(Config.from_tier(t)), weights=weights, trust=True
         )  # raises for weights that do not fit
     out = Path(out)
     if RANK == 0 and (warning := volatile(out)):
@@ -112,7 +113,7 @@ def pretrain(
                 },
             )
             print(f"{out} is finished; nothing to do (resume=False trains it again).")
-            return Run(out, cohort, trust=encoder)
+            return Run(out, cohort, trust=named)
         plan = Settings(
             learning_rate or LEARNING_RATES.get(t.name, 1e-3),
             epochs or (None if minutes else DEFAULT_EPOCHS),
@@ -139,9 +140,9 @@ def pretrain(
             progress,
             tensorboard,
             shard,
-            trust is True or (encoder, trust),
+            trust is True or named + (trust if isinstance(trust, tuple) else (trust,)),
         )
-    return Run(out, cohort, trust=encoder)
+    return Run(out, cohort, trust=named)
 
 # %% ../../nbs/8_runs/30_jobs.ipynb #9e607c0a
 RANK = int(os.getenv("RANK", "0"))  # of this process among those that torchrun started; the first one writes
@@ -206,7 +207,8 @@ def _pretrain(
     tell(status="running")
     seed_everything(plan.seed)
     encoder = cls(Config.from_tier(t, vocab_size=cohort.vocab.size))
-    objective, untrained = make_objective(objective, encoder, len(cohort.vocab), weights), cls(encoder.config)
+    objective = make_objective(objective, encoder, len(cohort.vocab), weights, trust=True)
+    untrained = cls(encoder.config)
     untrained.load_state_dict(encoder.state_dict())
     if init and not kept:
         start_from(init, encoder, objective, cohort, trust)
@@ -261,7 +263,7 @@ def start_from(init, encoder, objective, cohort, trust=False):
                 f"init {init}: a {p.config['encoder']} with {p.config['model']}; expected {encoder.config.to_dict()}."
             )
         encoder.load_state_dict(p.encoder.state_dict())
-        if p.config.get("objective") == objective.name:
+        if p.config.get("objective") == objective_name(objective):
             objective.load_state_dict(p.objective_state)
         return
     theirs, ours = p.encoder.code_embedding.weight, encoder.code_embedding.weight
@@ -326,7 +328,7 @@ def _finish(cohort, out, name, encoder, objective, untrained, loader, done, t, m
         card(name, t, cohort, scores, manifest),
     )
     try:
-        write_atomic(out / "report.html", report(Run(out, cohort, trust=name), manifest))
+        write_atomic(out / "report.html", report(Run(out, cohort, trust=True), manifest))
     except ImportError as e:
         print(
             f"no report.html: {e.name} is not installed (pip install 'ehrseq[notebook]'); everything else is in {out}."

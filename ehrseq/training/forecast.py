@@ -122,7 +122,7 @@ def forecast(
     "What `pretrain` with these words will take. Raises `ValueError` for unknown ones."
     t, g = find_tier(tier), find_target(target)
     e = encoder_class(encoder, trust=True)(Config.from_tier(t, vocab_size=cohort.vocab.size))
-    o = make_objective(objective, e, len(cohort.vocab))
+    o = make_objective(objective, e, len(cohort.vocab), trust=True)
     loader = Loader(cohort.sequences, cohort.rows("train"), t.max_seq_length, t.batch_size)
     steps, settings = max(1, round(epochs * len(loader))), Settings(epochs=epochs)
     if g.is_here:

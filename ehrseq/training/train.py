@@ -11,12 +11,11 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,7 +63,9 @@ class Settings:
     evaluations: int = 10  # on validation patients, evenly over the run
     checkpoint_minutes: float = 5  # between checkpoints
     checkpoint_steps: int | None = None  # instead of minutes
-    seconds_per_step: float | None = None  # a rate measured before, to turn minutes into steps; None: measured
+    seconds_per_step: float | None = (
+        None  # a rate measured before, to turn minutes into steps; None: measured
+    )
 
 
 def clock(seconds) -> str:
