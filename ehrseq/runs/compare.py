@@ -80,11 +80,11 @@ def contender(text: str | Contender) -> Contender:
 # %% ../../nbs/8_runs/40_compare.ipynb #ae0105cd
 @dataclass(frozen=True)
 class Budget:
-    "What each run may spend: minutes of training, or epochs; and the share of it for each learning rate tried."
+    "What each run may spend: minutes of training, or epochs."
 
     minutes: float | None = None
     epochs: float | None = None  # each of as many tokens as the training patients have
-    tuning: float = 0.25
+    tuning: float = 0.25  # the share of it for each learning rate tried
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.epochs is None):
@@ -146,7 +146,7 @@ def unequal(
     steps: pd.Series,  # of the rows of a table
     seconds: pd.Series,
 ) -> pd.Series:
-    "What differs by more than a quarter from the median row, as text: 'steps × 0.2, seconds × 3.7'; else empty."
+    "What differs by more than a quarter from the median row: 'steps × 0.2, seconds × 3.7'; else empty."
     marks = pd.Series("", index=steps.index, dtype=object)
     for what, values in (("steps", steps), ("seconds", seconds)):
         times = values / values.median()
@@ -254,7 +254,7 @@ def _kept_state(out: Path, plan: dict) -> dict:
 
 # %% ../../nbs/8_runs/40_compare.ipynb #d5e81c64
 class Comparison(ComparisonFolder):
-    "Contenders trained under one budget into a folder. What is finished is kept; `run()` goes on where it stopped."
+    "Contenders trained under one budget. What is finished is kept; `run()` goes on where it stopped."
 
     def __init__(
         self,
@@ -306,7 +306,7 @@ def _everyone(k: Comparison) -> list[Contender]:
             found[c.name], c = c, c.start
     return list(found.values())
 
-
+# %% ../../nbs/8_runs/40_compare.ipynb #148b86e8
 def _measure_rates(k: Comparison) -> None:
     "Where the budget is in minutes: measure each contender's rate, once, and keep it."
     new = [c for c in _everyone(k) if c.name not in k.state["rates"]]
@@ -361,7 +361,7 @@ def _beyond(tried: dict[str, float], base: float) -> list[int]:
 
 # %% ../../nbs/8_runs/40_compare.ipynb #fea3c854
 def _trial(k: Comparison, c: Contender, rate: float) -> float:
-    "The best validation loss of a contender, or of its probe, after a share of the budget at that learning rate."
+    "The best validation loss of a contender, or of its probe, after a share of the budget."
     seed = k.seeds[0]
     seed_everything(seed)
     encoder, objective = fresh_model(k.cohort, c, k.tier)

@@ -47,7 +47,8 @@ from .run import Run, finished, publish
 from ..tiers import target as find_target
 from ..tiers import tier as find_tier
 from ..training.checkpoint import Checkpoints, from_pretrained, objective_name, save_pretrained
-from ..training.train import SCHEDULES, Settings, seed_everything, train
+from ..training.machine import Sharded
+from ..training.train import SCHEDULES, Record, Settings, seed_everything, train
 
 # %% ../../nbs/8_runs/30_jobs.ipynb #94ecc17b
 LEARNING_RATES = {
@@ -215,9 +216,9 @@ def _pretrain(
     loader = Loader(cohort.sequences, cohort.rows("train"), t.max_seq_length, batch_size, plan.seed)
     valid = Loader(cohort.sequences, cohort.rows("valid"), t.max_seq_length, 32, recent=True)
     try:
-        done = train(
-            encoder, objective, loader, valid, plan, g, out, progress, checkpoints, tensorboard, shard
-        )
+        machine = Sharded.of(g, loader) if shard else g
+        record = Record(out, checkpoints, tensorboard)
+        done = train(encoder, objective, loader, valid, plan, machine, record, progress)
         if RANK == 0:
             _finish(cohort, out, name, encoder, objective, untrained, loader, done, t, manifest)
     except BaseException as e:

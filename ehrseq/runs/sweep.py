@@ -165,7 +165,7 @@ def sweep(
         write_atomic(out / "sweep.csv", sweep_table(rows).to_csv(index=False))
     return sweep_table(rows)
 
-
+# %% ../../nbs/8_runs/45_sweep.ipynb #a3bf0ec8
 def check_sweep(space: dict, fixed: dict) -> None:
     "Raises `ValueError` for a space that cannot be searched, and for parameters that do not fit it."
     check_space(space)

@@ -22,7 +22,7 @@ from ..encoders.attention import Attention, record
 from ..encoders.encoder import Config, encoder_class
 from ..objectives.objective import OBJECTIVES, make_objective
 from .checkpoint import Checkpoints, from_pretrained, save_pretrained
-from .train import Settings, seed_everything, train
+from .train import Record, Settings, seed_everything, train
 
 # %% ../../nbs/5_training/60_contract.ipynb #6e67674f
 def example_sequences(vocab_size=1000, seed=0) -> Sequences:
@@ -158,9 +158,8 @@ def resumed(encoder, batch):
                     valid,
                     Settings(epochs=3, evaluations=4),
                     "cpu",
-                    None,
+                    Record(checkpoints=folder and Checkpoints(folder)),
                     False,
-                    folder and Checkpoints(folder),
                 )
             except KeyboardInterrupt:
                 continue

@@ -113,7 +113,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def spread(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    "`tensor` on the device of `like`, sharded as that is. A scalar, such as a count of steps, stays as it is."
+    "`tensor` on the device of `like`, sharded as that is. A scalar (a count of steps) stays as it is."
     if not tensor.ndim:
         return tensor
     if not hasattr(like, "full_tensor"):

@@ -11,11 +11,12 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ import torch
 from torch import nn
 from tqdm.std import tqdm
 
-from ..data.batch import Loader
+from ..data.batch import Batch, Loader
 from ..data.folders import private_folder, write_atomic
 from ..objectives.objective import Objective
 from ..registry import choose
@@ -32,7 +33,6 @@ from ..tiers import target as find_target
 from ehrseq.training.machine import (
     Learner,
     Machine,
-    Sharded,
     Tidy,
     attention_gate,
     expected_peak,
@@ -41,9 +41,10 @@ from ehrseq.training.machine import (
 from .state import Signals, State, whole
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'WARM_UP_STEPS', 'Settings', 'clock', 'TrainingError', 'seed_everything', 'rate', 'typical_seconds',
-           'Stopwatch', 'calibrate', 'Rate', 'measured_rate', 'Plan', 'plan', 'Trained', 'train', 'endless', 'Watch',
-           'find_learning_rate']
+__all__ = ['SCHEDULES', 'WARM_UP_STEPS', 'COUNTED', 'Settings', 'clock', 'TrainingError', 'seed_everything', 'rate',
+           'typical_seconds', 'Stopwatch', 'calibrate', 'Rate', 'measured_rate', 'Plan', 'plan', 'Trained', 'Record',
+           'train', 'endless', 'Counts', 'counts', 'Due', 'progress_bar', 'Log', 'Watch', 'evaluated', 'summary',
+           'Growth', 'find_learning_rate']
 
 # %% ../../nbs/5_training/30_train.ipynb #3a170477
 @dataclass(frozen=True)
@@ -67,19 +68,21 @@ class Settings:
         None  # a rate measured before, to turn minutes into steps; None: measured
     )
 
-
-def clock(seconds) -> str:
+# %% ../../nbs/5_training/30_train.ipynb #de44ccf4
+def clock(seconds: float) -> str:
     "90 → '1 min 30 s'."
     seconds = round(seconds)
     h, m, s = seconds // 3600, seconds // 60 % 60, seconds % 60
-    return f"{h} h {m} min" if h else f"{m} min {s} s" if m else f"{s} s"
+    if h:
+        return f"{h} h {m} min"
+    return f"{m} min {s} s" if m else f"{s} s"
 
 
 class TrainingError(RuntimeError):
     "Training cannot go on. The message names the step and the subjects of its batch."
 
 
-def seed_everything(seed):
+def seed_everything(seed: int) -> None:
     "Seed Python, numpy and torch."
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -89,8 +92,13 @@ def seed_everything(seed):
 SCHEDULES = {"linear": lambda left: left, "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2}
 
 
-def rate(step, steps, warm_up, schedule="linear") -> float:
-    "The share of the learning rate at `step` of `steps`: up over `warm_up` of them, then down to zero."
+def rate(
+    step: int,
+    steps: int,  # of the run
+    warm_up: float,  # share of the steps in which it rises
+    schedule: str = "linear",  # how it falls to zero
+) -> float:
+    "The share of the learning rate at a step."
     rise, fall = max(1, round(warm_up * steps)), choose(schedule, SCHEDULES, "schedule")
     return (step + 1) / rise if step < rise else fall((steps - step) / max(1, steps - rise))
 
@@ -100,7 +108,7 @@ def typical_seconds(
     blocks: int = 5,
 ) -> float:
     """Seconds per step: the median, over consecutive blocks, of the mean in a block.
-    The mean evens out batches of different lengths; the median ignores a block in which the machine stalled."""
+    The mean evens out batches of different lengths; the median ignores a block with a stall."""
     parts = np.array_split(np.asarray(seconds), min(blocks, len(seconds)))
     return float(np.median([part.mean() for part in parts]))
 
@@ -153,7 +161,7 @@ def calibrate(
     seconds: float = 5.0,  # of measuring; a compiled model may take two minutes
     steps: float = math.inf,  # of the run: not more than a fiftieth of them are timed
 ) -> float:
-    "Seconds per step, from steps that are taken back: weights, gradients and torch's random states stay as they were."
+    "Seconds per step. The steps are taken back: weights and torch's random states stay as they were."
     before, training = copy.deepcopy(learner.state_dict()), learner.training
     watch = Stopwatch(seconds, steps / 50, machine.compiled)
     batches = chain.from_iterable(repeat(loader))  # a short epoch is gone through again
@@ -247,50 +255,43 @@ def _of_first(machine: Machine, value: float) -> float:
 # %% ../../nbs/5_training/30_train.ipynb #b57ab79e
 @dataclass
 class Trained:
-    "What training did: steps, seconds, real tokens a second, peak memory, the best validation step, and the history."
+    "What training did."
 
     steps: int
     seconds: float
-    tokens: int
+    tokens: int  # real ones, without padding
     peak_memory_bytes: int
-    best_step: int
+    best_step: int  # with the lowest validation loss
     stopped_early: bool
     plan: Plan
-    history: pd.DataFrame = field(repr=False)
+    history: pd.DataFrame = field(repr=False)  # a row for each line of the log
 
     @property
-    def tokens_per_second(self):
+    def tokens_per_second(self) -> float:
         return self.tokens / self.seconds
 
 # %% ../../nbs/5_training/30_train.ipynb #4c2e546d
-def train(
-    encoder,  # any encoder
-    objective,  # any objective
-    loader,  # of training patients
-    valid,  # of validation patients
-    settings=Settings(),
-    target="auto",  # a hardware target
-    folder=None,  # for `metrics.jsonl`, a line a logged step
-    progress=True,
-    checkpoints=None,  # `Checkpoints`: to go on from the last one, and to write more
-    tensorboard=False,  # the log in `folder/tensorboard`, too
-    shard=False,  # share weights and moments out among the processes: for models larger than a device
-) -> Trained:
-    "Train `encoder` on `objective` and leave it with the weights of the best evaluation. Raises `TrainingError`."
-    seed_everything(settings.seed)
-    machine = (Sharded if shard else Machine).of(find_target(target), loader)
+@dataclass(frozen=True)
+class Record:
+    "What a training writes, and where."
+
+    folder: Path | str | None = None  # for `metrics.jsonl`, a line for each logged step
+    checkpoints: Any = None  # `Checkpoints`: to go on from the last one, and to write more
+    tensorboard: bool = False  # the log in `folder/tensorboard`, too
+
+
+def _machine(target: str | Target | Machine, loader: Loader, seed: int) -> Machine:
+    "The machine of a target, found to compute attention correctly."
+    machine = target if isinstance(target, Machine) else Machine.of(find_target(target), loader)
     if machine.device.type == "mps":
         attention_gate(machine.device)
     if machine.index:
-        torch.manual_seed(settings.seed * 1_000 + machine.index)  # dropout of its own
-    given = Learner(encoder, objective)
-    given.zero_grad()  # what an earlier attempt may have left
-    learner = machine.take(given)
-    kept = checkpoints and checkpoints.load()
-    todo = Plan(**kept[1]["plan"]) if kept else plan(settings, learner, loader, valid, machine)
-    if todo.seconds and progress and not machine.index:
-        memory = f", {todo.memory / 2**30:.1f} GiB" if todo.memory else ""
-        print(f"forecast: {todo.steps:,} steps, about {clock(todo.seconds)}{memory}.")
+        torch.manual_seed(seed * 1_000 + machine.index)  # each process draws its own dropout
+    return machine
+
+# %% ../../nbs/5_training/30_train.ipynb #1f52a9a2
+def _begun(learner: Learner, todo: Plan, settings: Settings, machine: Machine) -> State:
+    "The state before the first step."
     optimiser = torch.optim.AdamW(
         learner.parameters(),
         settings.learning_rate,
@@ -298,265 +299,359 @@ def train(
         betas=(0.9, 0.98),
         fused=True,
     )
-    watch, signals = Watch(todo, settings), Signals(together=machine.processes > 1)
-    state = State(learner, optimiser, torch.Generator().manual_seed(settings.seed), watch, machine)
+    generator = torch.Generator().manual_seed(settings.seed)
+    return State(learner, optimiser, generator, Watch(todo, settings), machine)
+
+
+def _announce(todo: Plan) -> None:
+    if todo.seconds:
+        memory = f", {todo.memory / 2**30:.1f} GiB" if todo.memory else ""
+        print(f"forecast: {todo.steps:,} steps, about {clock(todo.seconds)}{memory}.")
+
+# %% ../../nbs/5_training/30_train.ipynb #c4ddae5b
+def train(
+    encoder: nn.Module,
+    objective: Objective,
+    loader: Loader,  # of training patients
+    valid: Loader,  # of validation patients
+    settings: Settings = Settings(),
+    target: str | Target | Machine = "auto",  # a hardware target; or a machine, such as a `Sharded` one
+    record: Record | Path | str | None = None,  # what is written; a folder: only the log
+    progress: bool = True,
+) -> Trained:
+    "Train a model and leave it with the weights of the best evaluation. Raises `TrainingError`."
+    record = record if isinstance(record, Record) else Record(record)
+    seed_everything(settings.seed)
+    machine = _machine(target, loader, settings.seed)
+    given = Learner(encoder, objective)
+    given.zero_grad()  # a training that was stopped may have left a gradient
+    learner = machine.take(given)
+    kept = record.checkpoints and record.checkpoints.load()
+    todo = Plan(**kept[1]["plan"]) if kept else plan(settings, learner, loader, valid, machine)
+    shown = progress and not machine.index
+    if shown:
+        _announce(todo)
+    state = _begun(learner, todo, settings, machine)
     if kept:
         state.restore(*kept)
-    first = machine.index == 0
-    with watch.open(folder if first else None, progress and first, tensorboard), signals:
+    _run_recorded(state, loader, valid, record, shown)
+    return _best_kept(state, given)
+
+# %% ../../nbs/5_training/30_train.ipynb #aefca004
+def _run_recorded(state: State, loader: Loader, valid: Loader, record: Record, shown: bool) -> None:
+    "Run to the end. When it is asked to stop, it leaves a checkpoint."
+    signals, checkpoints = Signals(together=state.machine.processes > 1), record.checkpoints
+    folder = record.folder if state.machine.index == 0 else None
+    with state.watch.open(folder, shown, record.tensorboard), signals:
         try:
-            _run(state, loader, valid, settings, signals, checkpoints)
+            _run(state, loader, valid, signals, checkpoints)
         except (KeyboardInterrupt, SystemExit):
             if checkpoints and not signals.together:
-                checkpoints.save(watch.step, *state.take())
+                checkpoints.save(state.watch.step, *state.take())
             raise
+
+
+def _best_kept(state: State, given: Learner) -> Trained:
+    "Put the best weights into the learner that the caller has, and say what was done."
+    watch = state.watch
     if watch.best_state is None:
         raise TrainingError(f"step {watch.step}: the validation loss was never finite; nothing to keep.")
-    given.load_state_dict({k: whole(v) for k, v in watch.best_state.items()})
-    return watch.summary(machine.device)
+    given.load_state_dict({name: whole(tensor) for name, tensor in watch.best_state.items()})
+    return watch.summary(state.machine.device)
 
 # %% ../../nbs/5_training/30_train.ipynb #32acbb1d
-def _run(state, loader, valid, settings, signals, checkpoints):
-    watch, learner, machine = state.watch, state.learner, state.machine
-
-    def look():
-        if watch.due:
-            scores = learner.objective.summary(learner.evaluate(valid))
-            with signals.waiting():
-                watch.evaluated(scores, learner)
-        stop, due = machine.agree(bool(signals.asked), watch.done or watch.checkpoint_due)
-        if checkpoints and (stop or due):
-            with signals.waiting():
-                taken = state.take()
-                if machine.index == 0:
-                    checkpoints.save(watch.step, *taken)
-                watch.checkpointed()
-        if stop:
-            signals.end()
-
+def _run(state: State, loader: Loader, valid: Loader, signals: Signals, checkpoints: Any) -> None:
+    "Step after step; after each, a look at the clock, at validation patients and at the signals."
+    watch = state.watch
     if watch.step:
-        look()  # it was stopped before it had looked
-    learner.train()
+        _look(state, valid, signals, checkpoints)  # it may have been stopped before it evaluated
+    state.learner.train()
     loader.epoch = watch.epoch
     batches, tidy = endless(loader, watch.position), Tidy()
     while not watch.done:
         batch = next(batches)
         with signals.waiting():
-            _step(state, batch, loader.epoch, settings)
-        look()
+            _step(state, batch, loader.epoch)
+        _look(state, valid, signals, checkpoints)
         tidy()
 
 
-def _step(state, batch, epoch, settings):
-    learner, watch, now = (
-        state.learner,
-        state.watch,
-        settings.learning_rate
-        * rate(state.watch.step, state.watch.steps, settings.warm_up, settings.schedule),
-    )
+def endless(
+    loader: Loader,
+    position: int = 0,  # in the loader's epoch, to begin with
+) -> Iterator[Batch]:
+    "Batch after batch, epoch after epoch."
+    while True:
+        yield from loader.since(position)
+        loader.epoch, position = loader.epoch + 1, 0
+
+# %% ../../nbs/5_training/30_train.ipynb #b84441f5
+def _look(state: State, valid: Loader, signals: Signals, checkpoints: Any) -> None:
+    "Evaluate, write a checkpoint and stop, each if it is time."
+    watch, learner, machine = state.watch, state.learner, state.machine
+    if watch.due:
+        scores = learner.objective.summary(learner.evaluate(valid))
+        with signals.waiting():
+            watch.evaluated(scores, learner)
+    stop, due = machine.agree(bool(signals.asked), watch.done or watch.checkpoint_due)
+    if checkpoints and (stop or due):
+        with signals.waiting():
+            now = state.take()
+            if machine.index == 0:
+                checkpoints.save(watch.step, *now)
+            watch.checkpointed()
+    if stop:
+        signals.end()
+
+# %% ../../nbs/5_training/30_train.ipynb #3571b108
+def _step(state: State, batch: Batch, epoch: int) -> None:
+    "One step of the optimiser, at the learning rate of its moment."
+    learner, watch, settings = state.learner, state.watch, state.watch.settings
+    share = rate(watch.step, watch.steps, settings.warm_up, settings.schedule)
+    now = settings.learning_rate * share
     for group in state.optimiser.param_groups:
         group["lr"] = now
     loss = state.machine.backward(learner, *learner.objective.prepare(batch, state.generator))
     norm = float(whole(nn.utils.clip_grad_norm_(learner.parameters(), settings.clip)))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError(
-            f"step {watch.step + 1}: loss {loss}, gradient norm {norm}; subjects {sorted(batch.subject_id.tolist())}. "
+            f"step {watch.step + 1}: loss {loss}, gradient norm {norm}; "
+            f"subjects {sorted(batch.subject_id.tolist())}. "
             f"Lower the learning rate (now {now:.2g}) or look at these histories."
         )
     state.optimiser.step()
     state.optimiser.zero_grad()
     watch.stepped(batch, epoch, loss, norm, now)
 
-
-def endless(loader, position=0):
-    "Batch after batch, epoch after epoch, from a position in the loader's epoch on."
-    while True:
-        yield from loader.since(position)
-        loader.epoch, position = loader.epoch + 1, 0
-
 # %% ../../nbs/5_training/30_train.ipynb #e5191be8
-class Watch:
-    "Counts steps and tokens, writes `metrics.jsonl`, moves the bar, keeps the best weights and says when to stop."
+class Counts:
+    "What a training has counted, and what is due by it."
 
-    counted = (
-        "step",
-        "tokens",
-        "epoch",
-        "position",
-        "best",
-        "best_step",
-        "worse",
-        "smooth",
-        "looked",
-        "seconds",
-        "history",
+    def __init__(self, plan: Plan, settings: Settings):
+        self.plan, self.steps, self.settings = plan, plan.steps, settings
+        self.step = self.tokens = self.epoch = self.position = 0
+        self.best, self.best_step, self.best_state = math.inf, 0, None
+        self.worse = self.looked = 0  # evaluations without a better loss; the step of the last one
+        self.smooth: float | None = None  # the training loss
+        self.every = math.ceil(plan.steps / settings.evaluations)
+        self.log_every = max(1, plan.steps // 200)
+        self.history, self.before = [], 0.0  # lines of the log; seconds before a stop
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.start
+
+    def values(self) -> dict:
+        "The counts, for a checkpoint."
+        return counts(self)
+
+    def restore(self, values: dict) -> None:
+        "Put the counts of a checkpoint back."
+        for name in (*COUNTED, "history"):
+            setattr(self, name, values[name])
+        self.before = values["seconds"]
+
+# %% ../../nbs/5_training/30_train.ipynb #fa3233a8
+COUNTED = ("step", "tokens", "epoch", "position", "best", "best_step", "worse", "smooth", "looked")
+
+
+def counts(watch: Counts) -> dict:
+    "The counts, as a checkpoint holds them."
+    counted = {name: getattr(watch, name) for name in COUNTED}
+    own = {"plan": vars(watch.plan), "steps": watch.steps}
+    return {**own, **counted, "seconds": watch.seconds, "history": watch.history}
+
+# %% ../../nbs/5_training/30_train.ipynb #b010585c
+class Due(Counts):
+    "What it is time for."
+
+    saved: tuple[float, int]  # moment and step of the last checkpoint
+
+    @property
+    def due(self) -> bool:
+        "An evaluation."
+        return self.step > self.looked and (self.step % self.every == 0 or self.step == self.steps)
+
+    @property
+    def done(self) -> bool:
+        return (self.step >= self.steps and not self.due) or self.stopped_early
+
+    @property
+    def stopped_early(self) -> bool:
+        return self.settings.patience is not None and self.worse >= self.settings.patience
+
+    @property
+    def checkpoint_due(self) -> bool:
+        when, step = self.saved
+        if self.settings.checkpoint_steps:
+            return self.step - step >= self.settings.checkpoint_steps
+        return time.perf_counter() - when >= 60 * self.settings.checkpoint_minutes
+
+    def checkpointed(self) -> None:
+        self.saved = time.perf_counter(), self.step
+
+# %% ../../nbs/5_training/30_train.ipynb #576fb2a3
+def progress_bar(steps: int, step: int, shown: bool) -> tqdm:
+    "The bar, as a terminal or a notebook shows it."
+    return tqdm(
+        total=steps,
+        initial=step,
+        desc="training",
+        unit="step",
+        ascii=" ▏▎▍▌▋▊▉█",
+        mininterval=0.5 if sys.stdout.isatty() else 5.0,
+        file=sys.stdout,
+        disable=not shown,
+        ncols=88,
+        bar_format="{desc} {percentage:3.0f}% |{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]",
     )
 
-    def __init__(self, plan, settings):
-        self.plan, self.steps, self.settings = plan, plan.steps, settings
-        self.step = self.tokens = self.epoch = self.position = self.best_step = self.worse = self.looked = 0
-        self.every, self.log_every = math.ceil(plan.steps / settings.evaluations), max(1, plan.steps // 200)
-        self.best, self.best_state, self.smooth, self.history, self.file, self.board, self.before = (
-            math.inf,
-            None,
-            None,
-            [],
-            None,
-            None,
-            0.0,
-        )
+
+def _board(folder: Path, step: int) -> Any:
+    "The log of TensorBoard; what came after the last checkpoint is replaced."
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("tensorboard=True needs tensorboard: pip install 'ehrseq[track]'.") from None
+    private_folder(folder)
+    return SummaryWriter(folder, purge_step=step)
+
+
+def _log_file(path: Path, history: list[dict]) -> Any:
+    "The log, open to be continued; what came after the last checkpoint is gone."
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in history))
+    return open(path, "a", encoding="utf-8")
+
+# %% ../../nbs/5_training/30_train.ipynb #ed5d798c
+class Log(Due):
+    "Writes `metrics.jsonl` and moves the bar."
+
+    file = board = None
 
     @contextmanager
-    def open(self, folder, progress, tensorboard=False):
+    def open(self, folder: Path | str | None, progress: bool, tensorboard: bool = False) -> Iterator[Log]:
         "Within the block, time runs, the log is written and the bar moves."
         self.start = time.perf_counter()
         self.saved = self.start, self.step
         if folder:
-            write_atomic(
-                Path(folder) / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history)
-            )
-            self.file = open(Path(folder) / "metrics.jsonl", "a", encoding="utf-8")
-            if tensorboard:
-                self.board = _board(Path(folder) / "tensorboard", self.step)
-        self.bar = tqdm(
-            total=self.steps,
-            initial=self.step,
-            desc="training",
-            unit="step",
-            ascii=" ▏▎▍▌▋▊▉█",
-            mininterval=0.5 if sys.stdout.isatty() else 5.0,
-            file=sys.stdout,
-            disable=not progress,
-            ncols=88,
-            bar_format="{desc} {percentage:3.0f}% |{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]",
-        )
+            self.file = _log_file(Path(folder) / "metrics.jsonl", self.history)
+        if folder and tensorboard:
+            self.board = _board(Path(folder) / "tensorboard", self.step)
+        self.bar = progress_bar(self.steps, self.step, progress)
         try:
             yield self
         finally:
-            self.bar.close()
-            if self.file:
-                self.file.close()
-            if self.board:
-                self.board.close()
+            for opened in (self.bar, self.file, self.board):
+                if opened is not None:
+                    opened.close()
 
-    @property
-    def seconds(self):
-        return self.before + time.perf_counter() - self.start
+    def write(self, **values: float) -> None:
+        line = {"step": self.step, "seconds": round(self.seconds, 3), "tokens": self.tokens, **values}
+        self.history.append(line)
+        if self.file:
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
+        for name, value in values.items() if self.board else ():
+            self.board.add_scalar(name.replace(".", "/"), value, self.step)
 
-    @property
-    def due(self):
-        return self.step > self.looked and (self.step % self.every == 0 or self.step == self.steps)
+# %% ../../nbs/5_training/30_train.ipynb #ab682862
+class Watch(Log):
+    "Counts steps and tokens, keeps the best weights and says what was done."
 
-    @property
-    def done(self):
-        return (self.step >= self.steps and not self.due) or self.stopped_early
-
-    @property
-    def checkpoint_due(self):
-        when, step = self.saved
-        return (
-            self.step - step >= self.settings.checkpoint_steps
-            if self.settings.checkpoint_steps
-            else time.perf_counter() - when >= 60 * self.settings.checkpoint_minutes
-        )
-
-    @property
-    def stopped_early(self):
-        return self.settings.patience is not None and self.worse >= self.settings.patience
-
-    def stepped(self, batch, epoch, loss, norm, learning_rate):
+    def stepped(self, batch: Batch, epoch: int, loss: float, norm: float, learning_rate: float) -> None:
+        "After a step; `norm` is the gradient's, before it was clipped."
         if epoch != self.epoch:
             self.epoch, self.position = epoch, 0
         self.step += 1
         self.tokens += batch.tokens
         self.position += 1
         self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
-        self.bar.set_postfix_str(
-            f"loss {self.smooth:.2f}, {self.tokens / self.seconds:,.0f} tokens/s", refresh=False
-        )
+        speed = self.tokens / self.seconds
+        self.bar.set_postfix_str(f"loss {self.smooth:.2f}, {speed:,.0f} tokens/s", refresh=False)
         self.bar.update()
         if self.step % self.log_every == 0 or self.step == self.steps:
             self.write(epoch=epoch, loss=self.smooth, learning_rate=learning_rate, gradient_norm=norm)
 
-    def evaluated(self, scores, learner):
-        loss, self.looked = next(v for k, v in scores.items() if k.endswith("loss")), self.step
-        self.write(**{f"valid.{k}": float(v) for k, v in scores.items()})
-        if loss < self.best - (self.settings.min_delta if self.best_state else 0):
-            self.best, self.best_step, self.best_state, self.worse = (
-                loss,
-                self.step,
-                copy.deepcopy(learner.state_dict()),
-                0,
-            )
-        else:
-            self.worse += 1
+    def evaluated(self, scores: dict[str, float], learner: Learner) -> None:
+        "After an evaluation: log it, and keep the weights if they are the best so far."
+        evaluated(self, scores, learner)
 
-    def checkpointed(self):
-        self.saved = time.perf_counter(), self.step
+    def summary(self, device: torch.device) -> Trained:
+        return summary(self, device)
 
-    def values(self) -> dict:
-        return {
-            "plan": vars(self.plan),
-            "steps": self.steps,
-            **{name: getattr(self, name) for name in self.counted},
-        }
-
-    def restore(self, values):
-        for name in self.counted:
-            setattr(self, "before" if name == "seconds" else name, values[name])
-
-    def write(self, **values):
-        line = {"step": self.step, "seconds": round(self.seconds, 3), "tokens": self.tokens, **values}
-        self.history.append(line)
-        if self.file:
-            self.file.write(json.dumps(line) + "\n")
-            self.file.flush()
-        if self.board:
-            for name, value in values.items():
-                self.board.add_scalar(name.replace(".", "/"), value, self.step)
-
-    def summary(self, device) -> Trained:
-        return Trained(
-            self.step,
-            self.seconds,
-            self.tokens,
-            peak_memory(device),
-            self.best_step,
-            self.stopped_early,
-            self.plan,
-            pd.DataFrame(self.history),
-        )
+# %% ../../nbs/5_training/30_train.ipynb #27028679
+def evaluated(watch: Watch, scores: dict[str, float], learner: Learner) -> None:
+    "Log an evaluation, and keep the weights if they are the best so far. The first loss of `scores` counts."
+    loss = next(value for name, value in scores.items() if name.endswith("loss"))
+    watch.looked = watch.step
+    watch.write(**{f"valid.{name}": float(value) for name, value in scores.items()})
+    margin = watch.settings.min_delta if watch.best_state else 0
+    if loss < watch.best - margin:
+        watch.best, watch.best_step, watch.worse = loss, watch.step, 0
+        watch.best_state = copy.deepcopy(learner.state_dict())
+    else:
+        watch.worse += 1
 
 
-def _board(folder, step):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ValueError("tensorboard=True needs tensorboard: pip install 'ehrseq[track]'.") from None
-    private_folder(folder)
-    return SummaryWriter(folder, purge_step=step)  # what came after the last checkpoint is replaced
+def summary(watch: Watch, device: torch.device) -> Trained:
+    "What the training did."
+    return Trained(
+        watch.step,
+        watch.seconds,
+        watch.tokens,
+        peak_memory(device),
+        watch.best_step,
+        watch.stopped_early,
+        watch.plan,
+        pd.DataFrame(watch.history),
+    )
 
 # %% ../../nbs/5_training/30_train.ipynb #2716653d
+@dataclass(frozen=True)
+class Growth:
+    "Learning rates that grow evenly on a logarithmic scale."
+
+    steps: int
+    lowest: float
+    highest: float
+
+    def at(self, step: int) -> float:
+        return self.lowest * (self.highest / self.lowest) ** (step / (self.steps - 1))
+
+# %% ../../nbs/5_training/30_train.ipynb #f4459dc8
 def find_learning_rate(
-    encoder, objective, loader, steps=120, lowest=1e-5, highest=1.0, seed=0, target="auto"
+    encoder: nn.Module,
+    objective: Objective,
+    loader: Loader,
+    steps: int = 120,
+    lowest: float = 1e-5,
+    highest: float = 1.0,
+    seed: int = 0,
+    target: str | Target = "auto",
 ) -> pd.DataFrame:
-    "learning_rate and (smoothed) loss of steps at growing rates; the guess is in `.attrs['guess']`. Stops when the loss has doubled."
-    machine = Machine.of(find_target(target), loader)
-    rows, smooth, generator, first = [], None, torch.Generator().manual_seed(seed), loader.epoch
+    """learning_rate and (smoothed) loss of steps at growing rates, until the loss has doubled;
+    the guess is in `.attrs['guess']`."""
+    machine, first = Machine.of(find_target(target), loader), loader.epoch
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         trial = copy.deepcopy(Learner(encoder, objective)).to(machine.device).train()
-        optimiser = torch.optim.AdamW(trial.parameters(), lowest, betas=(0.9, 0.98), fused=True)
-        for k, batch in zip(range(steps), endless(loader)):
-            now = optimiser.param_groups[0]["lr"] = lowest * (highest / lowest) ** (k / (steps - 1))
-            loss = machine.backward(trial, *trial.objective.prepare(batch, generator))
-            optimiser.step()
-            optimiser.zero_grad()
-            smooth = loss if smooth is None else 0.8 * smooth + 0.2 * loss
-            rows.append({"learning_rate": now, "loss": smooth})
-            if not smooth < 2 * rows[0]["loss"]:
-                break
-    loader.epoch = first
-    out = pd.DataFrame(rows)
-    out.attrs["guess"] = float(out["learning_rate"][out["loss"].idxmin()]) / 3
-    return out
+        rows = _growing(trial, loader, Growth(steps, lowest, highest), seed, machine)
+    loader.epoch, found = first, pd.DataFrame(rows)
+    found.attrs["guess"] = float(found["learning_rate"][found["loss"].idxmin()]) / 3
+    return found
+
+# %% ../../nbs/5_training/30_train.ipynb #1cabed98
+def _growing(trial: Learner, loader: Loader, growth: Growth, seed: int, machine: Machine) -> list[dict]:
+    "The steps: learning rate and smoothed loss of each."
+    rows, smooth, generator = [], None, torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(trial.parameters(), growth.lowest, betas=(0.9, 0.98), fused=True)
+    for step, batch in zip(range(growth.steps), endless(loader)):
+        now = optimiser.param_groups[0]["lr"] = growth.at(step)
+        loss = machine.backward(trial, *trial.objective.prepare(batch, generator))
+        optimiser.step()
+        optimiser.zero_grad()
+        smooth = loss if smooth is None else 0.8 * smooth + 0.2 * loss
+        rows.append({"learning_rate": now, "loss": smooth})
+        if not smooth < 2 * rows[0]["loss"]:
+            break
+    return rows
