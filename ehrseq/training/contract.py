@@ -191,7 +191,7 @@ def _reversed_visits(batch: Batch) -> torch.Tensor:
 
 
 def code_order(encoder: nn.Module, batch: Batch) -> bool:
-    "True if the patient vector stays, and codes of a visit take their vectors along, when they change places."
+    "True if the patient vector stays, and codes of a visit that change places take their vectors along."
     to = _reversed_visits(batch)
     e, moved = encoder(batch), encoder(batch.replace(codes=batch.codes.gather(1, to)))
     along = e.tokens.gather(1, to[..., None].expand_as(e.tokens))
