@@ -520,9 +520,7 @@ def read(
     counts, public = pd.DataFrame([reading.row(name) for name in reading.paths]), is_sample(folder)
     files = {name: reading.named(text) for name, text in reading.texts.items()}
     remarks = [*reading.remarks, *settle_remarks(reading.settled, files)]
-    report = Report.of(
-        counts, BUNDLED if public else str(folder), reading.notes(), remarks, public, hints=HINTS
-    )
+    report = Report.of(counts, BUNDLED if public else str(folder), reading.notes(), remarks, public)
     digest = reading.files.fingerprint((asked(until, counts), 3))
     return assemble(reading.people, reading.encounters, reading.settled, report, digest)
 

@@ -16,7 +16,7 @@ from tqdm.std import tqdm
 from ..data.folders import check_seal, private_folder, read_json, seal, write_json, write_parquet
 from ..encoders.encoder import MeanPooled
 from ..explore.arrays import patient_vectors
-from .compare import contender, file_name
+from .compare import file_name
 from ehrseq.scores.baselines import (
     TASK_BASELINES,
     best_of,
@@ -118,10 +118,7 @@ class Leaderboard:
 
     def _own(self) -> tuple:
         "The encoders that the caller named as contenders, and as what they start from."
-        own = list(self.comparison.contenders)
-        for c in own:
-            own += [contender(c["start"])] if c["start"] else []
-        return tuple(c["encoder"] for c in own)
+        return tuple(name for c in self.comparison.contenders for name in c.classes)
 
     def run(self, progress=True):
         "Ask everybody everything that has not been asked yet."

@@ -47,8 +47,9 @@ from .run import Run, finished
 from ..tiers import Target, Tier
 from ..tiers import target as find_target
 from ..tiers import tier as find_tier
-from ..training.checkpoint import Checkpoints, from_pretrained, save_pretrained
-from ..training.train import SCHEDULES, Settings, Trained, seed_everything, train
+from ..training.checkpoint import Checkpoints, from_pretrained, objective_name, save_pretrained
+from ..training.machine import Sharded
+from ..training.train import SCHEDULES, Record, Settings, Trained, seed_everything, train
 
 # %% auto #0
 __all__ = ['LEARNING_RATES', 'DEFAULT_EPOCHS', 'PACKAGES', 'IDENTITY', 'Pretraining', 'Reading', 'PretrainJob', 'check',
@@ -167,7 +168,7 @@ def prepare(cohort: Cohort, out: Path, settings: Pretraining, trust: Any = False
     "Everything that training needs; a stopped run's checkpoint is found here."
     tier, target = find_tier(settings.tier), find_target(settings.target)
     plan, batch_size = training_settings(settings, tier), settings.batch_size or tier.batch_size
-    trust = trust is True or (*names_of(settings), trust)
+    trust = trust is True or names_of(settings) + (trust if isinstance(trust, tuple) else (trust,))
     manifest = _manifest(cohort, settings, plan, tier, target, batch_size)
     checkpoints = _checkpoints(out, manifest, cohort)
     if not settings.resume and RANK == 0:
@@ -255,7 +256,7 @@ def start_from(init, encoder, objective, cohort, trust=False):
                 f"init {init}: a {p.config['encoder']} with {p.config['model']}; expected {encoder.config.to_dict()}."
             )
         encoder.load_state_dict(p.encoder.state_dict())
-        if p.config.get("objective") == objective.name:
+        if p.config.get("objective") == objective_name(objective):
             objective.load_state_dict(p.objective_state)
         return
     theirs, ours = p.encoder.code_embedding.weight, encoder.code_embedding.weight
@@ -279,18 +280,17 @@ class Fitted:
 def fit(prepared: Prepared, progress: bool = True) -> Fitted:
     "Train, from the beginning or from the last checkpoint."
     p = prepared
+    machine = Sharded.of(p.target, p.loader) if p.settings.shard else p.target
+    record = Record(p.out, p.checkpoints, p.settings.tensorboard)
     trained = train(
         p.encoder,
         p.objective,
         p.loader,
         p.valid,
         p.plan,
-        p.target,
-        p.out,
+        machine,
+        record,
         progress,
-        p.checkpoints,
-        p.settings.tensorboard,
-        p.settings.shard,
     )
     return Fitted(p, trained)
 

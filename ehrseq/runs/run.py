@@ -112,7 +112,8 @@ class Run:
         "The objective, with its heads as they were trained."
         from ehrseq.objectives.objective import make_objective
 
-        out = make_objective(self.config["objective"], self.encoder, len(self.vocab)).eval()
+        name = self.config["objective"]  # trusted: the folder is open
+        out = make_objective(name, self.encoder, len(self.vocab), trust=True).eval()
         out.load_state_dict(self.pretrained.objective_state)
         return out
 

@@ -12,21 +12,23 @@ from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.training.checkpoint import save_pretrained as save_pretrained
-    from ehrseq.training.train import (
-        Settings as Settings,
-    )
-    from ehrseq.training.train import (
-        TrainingError as TrainingError,
-    )
-    from ehrseq.training.train import (
-        find_learning_rate as find_learning_rate,
-    )
+    from ehrseq.training.contract import check as check
+    from ehrseq.training.train import Rate as Rate
+    from ehrseq.training.train import Record as Record
+    from ehrseq.training.train import Settings as Settings
+    from ehrseq.training.train import TrainingError as TrainingError
+    from ehrseq.training.train import find_learning_rate as find_learning_rate
+    from ehrseq.training.train import measured_rate as measured_rate
 
 _NAMES = {
     "Settings": "train",
     "TrainingError": "train",
     "find_learning_rate": "train",
     "save_pretrained": "checkpoint",
+    "Record": "train",
+    "Rate": "train",
+    "measured_rate": "train",
+    "check": "contract",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)
