@@ -12,7 +12,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ..data import meds, mimic, omop, synthea
+from ..data import meds, mimic, omop, synthea, warehouse
 from ..data.events import DataError, Events, from_pandas, together
 from ..registry import choose
 
@@ -36,7 +36,7 @@ def kind_of(source: object) -> str:
             return "MEDS"
         if mimic.is_mimic(path):
             return "MIMIC-IV"
-    if omop.is_omop(path) or omop.is_duckdb(path):
+    if omop.is_omop(path) or warehouse.is_duckdb(path):
         return "OMOP"
     if advice := foreign(path):
         raise DataError(f"{source}: {advice}; {EXPECTED}.")

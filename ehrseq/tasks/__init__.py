@@ -11,60 +11,48 @@ from typing import TYPE_CHECKING
 from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
+    from ehrseq.tasks.built_in import TASKS as TASKS
+    from ehrseq.tasks.built_in import high_use as high_use
+    from ehrseq.tasks.built_in import make_task as make_task
+    from ehrseq.tasks.built_in import mortality as mortality
+    from ehrseq.tasks.built_in import onset as onset
+    from ehrseq.tasks.built_in import progression as progression
+    from ehrseq.tasks.built_in import readmission as readmission
     from ehrseq.tasks.downstream import Downstream as Downstream
     from ehrseq.tasks.downstream import few_shot as few_shot
+    from ehrseq.tasks.downstream import leaderboard as leaderboard
+    from ehrseq.tasks.downstream import task_vectors as task_vectors
+    from ehrseq.tasks.labels import read_labels as read_labels
+    from ehrseq.tasks.labels import write_labels as write_labels
     from ehrseq.tasks.survival import Cox as Cox
     from ehrseq.tasks.survival import Survival as Survival
-    from ehrseq.tasks.task import (
-        Task as Task,
-    )
-    from ehrseq.tasks.task import (
-        TaskError as TaskError,
-    )
-    from ehrseq.tasks.task import (
-        high_use as high_use,
-    )
-    from ehrseq.tasks.task import (
-        histories as histories,
-    )
-    from ehrseq.tasks.task import (
-        make_task as make_task,
-    )
-    from ehrseq.tasks.task import (
-        mortality as mortality,
-    )
-    from ehrseq.tasks.task import (
-        onset as onset,
-    )
-    from ehrseq.tasks.task import (
-        progression as progression,
-    )
-    from ehrseq.tasks.task import (
-        read_labels as read_labels,
-    )
-    from ehrseq.tasks.task import (
-        readmission as readmission,
-    )
-    from ehrseq.tasks.task import (
-        write_labels as write_labels,
-    )
+    from ehrseq.tasks.task import Eligibility as Eligibility
+    from ehrseq.tasks.task import Task as Task
+    from ehrseq.tasks.task import TaskCohort as TaskCohort
+    from ehrseq.tasks.task import TaskError as TaskError
+    from ehrseq.tasks.task import histories as histories
 
 _NAMES = {
     "Task": "task",
     "TaskError": "task",
-    "onset": "task",
-    "progression": "task",
-    "readmission": "task",
-    "mortality": "task",
-    "high_use": "task",
+    "onset": "built_in",
+    "progression": "built_in",
+    "readmission": "built_in",
+    "mortality": "built_in",
+    "high_use": "built_in",
     "histories": "task",
-    "make_task": "task",
-    "read_labels": "task",
-    "write_labels": "task",
+    "make_task": "built_in",
+    "read_labels": "labels",
+    "write_labels": "labels",
     "Downstream": "downstream",
     "few_shot": "downstream",
     "Survival": "survival",
     "Cox": "survival",
+    "TaskCohort": "task",
+    "Eligibility": "task",
+    "TASKS": "built_in",
+    "leaderboard": "downstream",
+    "task_vectors": "downstream",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)

@@ -255,7 +255,7 @@ TASKS = Registry(
 # %% ../../nbs/6_tasks/10_built_in.ipynb #3adf9277
 def make_task(
     events: Events,
-    name: str,  # of `TASKS`; "onset CODE"; "onset PATTERN"; "package.module:function"; or MEDS labels (parquet)
+    name: str,  # of `TASKS`; "onset CODE or PATTERN"; "package.module:function"; or MEDS labels (parquet)
     at: Any = None,  # a date, a Series of dates by subject_id, or "visits"; None: the task's own default
     horizon: float = 365.0,  # days; 0: survival
     followed: Any = "cohort",  # as `timeline` takes it
