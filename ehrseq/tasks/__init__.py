@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.tasks.downstream import task_vectors as task_vectors
     from ehrseq.tasks.labels import read_labels as read_labels
     from ehrseq.tasks.labels import write_labels as write_labels
+    from ehrseq.tasks.saved import FineTuned as FineTuned
+    from ehrseq.tasks.saved import open_finetuned as open_finetuned
+    from ehrseq.tasks.saved import save_finetuned as save_finetuned
     from ehrseq.tasks.survival import Cox as Cox
     from ehrseq.tasks.survival import Survival as Survival
     from ehrseq.tasks.task import Eligibility as Eligibility
@@ -53,6 +56,9 @@ _NAMES = {
     "TASKS": "built_in",
     "leaderboard": "downstream",
     "task_vectors": "downstream",
+    "FineTuned": "saved",
+    "open_finetuned": "saved",
+    "save_finetuned": "saved",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)
