@@ -12,36 +12,21 @@ from typing import TYPE_CHECKING
 from .registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
-    from ehrseq import (
-        data as data,
-    )
-    from ehrseq import (
-        encoders as encoders,
-    )
-    from ehrseq import (
-        explore as explore,
-    )
-    from ehrseq import (
-        objectives as objectives,
-    )
-    from ehrseq import (
-        runs as runs,
-    )
-    from ehrseq import (
-        scores as scores,
-    )
-    from ehrseq import (
-        tasks as tasks,
-    )
-    from ehrseq import (
-        training as training,
-    )
+    from ehrseq import data as data
+    from ehrseq import encoders as encoders
+    from ehrseq import scores as scores
+    from ehrseq import objectives as objectives
+    from ehrseq import training as training
+    from ehrseq import tasks as tasks
+    from ehrseq import explore as explore
+    from ehrseq import runs as runs
     from ehrseq.data.events import Events as Events
     from ehrseq.data.sequences import Cohort as Cohort
     from ehrseq.data.sequences import tokenize as tokenize
     from ehrseq.data.table_files import DataError as DataError
     from ehrseq.runs.api import from_pretrained as from_pretrained
     from ehrseq.runs.api import read as read
+    from ehrseq.runs.finetune import finetune as finetune
     from ehrseq.runs.jobs import pretrain as pretrain
     from ehrseq.runs.run import Run as Run
     from ehrseq.runs.run import publish as publish
@@ -60,6 +45,7 @@ _NAMES = {
     "Cohort": "data.sequences",
     "Events": "data.events",
     "DataError": "data.table_files",
+    "finetune": "runs.finetune",
 }
 _PARTS = ("data", "encoders", "scores", "objectives", "training", "tasks", "explore", "runs")
 __all__ = [*_NAMES, *_PARTS]

@@ -177,11 +177,13 @@ def why(error: Exception, least: int) -> str:
 
 
 def question(task, least: int) -> str:
-    "What a task asks, and how many it set aside and why, as a report may tell it."
-    hidden = withheld([list(task.aside.values())], least)[0][0] if task.aside else ()
-    aside = ", ".join(f"{reason} ({word(n, h, least)})" for (reason, n), h in zip(task.aside.items(), hidden))
-    asked = with_counts(task.question, task.counts, least)
-    return f"{task.name}: {asked}" + (f"\nset aside: {aside}" if aside else "")
+    "What a task asks, and how many moments it excluded and why, as a report may tell it."
+    hidden = withheld([list(task.excluded.values())], least)[0][0] if task.excluded else ()
+    aside = ", ".join(
+        f"{reason} ({word(n, h, least)})" for (reason, n), h in zip(task.excluded.items(), hidden)
+    )
+    asked = with_counts(task.description, task.counts, least)
+    return f"{task.name}: {asked}" + (f"\nexcluded: {aside}" if aside else "")
 
 # %% ../../nbs/3_scores/30_disclosure.ipynb #bbf156a8
 def people(summary, least) -> pd.DataFrame:
