@@ -150,7 +150,7 @@ def estimators(trained: Any, asked: TaskCohort, plan: Plan) -> dict[str, Any]:
     make = Downstream if plan.horizon else Survival
     shown = TrainingOptions(plan.batch_size, plan.target, progress=plan.how != "probe")
     quiet = TrainingOptions(plan.batch_size, plan.target)
-    same = {"how": plan.how, "epochs": plan.epochs, "person": plan.person, "seed": plan.seed}
+    same: dict[str, Any] = {"how": plan.how, "epochs": plan.epochs, "person": plan.person, "seed": plan.seed}
     return {
         f"{name}, {plan.how}": make(trained.encoder, asked, options=shown, **same),
         f"{name} untrained, {plan.how}": make(untrained, asked, options=quiet, **same),
@@ -336,9 +336,9 @@ def trust_figure(result: FineTuneResult) -> Any:
         return plots.kaplan_meier(groups, "What became of them, by predicted risk", least=max(5, least))
     t = result.table
     main = t[(t["group"] == "all") & (t["score"] == "auroc")].set_index("name")["value"]
-    shown = [result.name, main.drop(list(main.index[:2])).idxmax()]
-    groups = min(10, max(2, n // 20))
-    curves = {name: calibration(y, result.predictions[name], groups, least) for name in shown}
+    shown = [result.name, str(main.drop(list(main.index[:2])).idxmax())]
+    bins = min(10, max(2, n // 20))
+    curves = {name: calibration(y, result.predictions[name], bins, least) for name in shown}
     if not all(map(len, curves.values())):
         return f"withheld: of one answer there are fewer than {least}"
     return plots.calibration_curves(curves)

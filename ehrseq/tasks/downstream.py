@@ -73,18 +73,21 @@ class Covariates:
         "By the cohort's subject_id: (subjects 2)."
         ids = torch.tensor(cohort.sequences.subject_id)
         out = torch.zeros(int(ids.max()) + 1, 2)
-        x = (person_table(cohort) - np.float32(self.mean)) / np.float32(self.scale)
+        x = (person_table(cohort) - np.array(self.mean, np.float32)) / np.array(self.scale, np.float32)
         out[ids] = torch.from_numpy(x)
         return out
 
 # %% ../../nbs/6_tasks/20_downstream.ipynb #3ed522b9
 class LabelObjective(Objective):
-    """The training half of a task: a linear head on the patient vector. A subclass writes `outputs(patient,
-    values)`: `nll` (b), and predictions by name."""
+    """A linear head on the patient vector, and the labels it is trained on. A subclass writes
+    `outputs(patient, values)`, which gives `nll` (b), and predictions by name."""
+
+    values: torch.Tensor
+    person: torch.Tensor
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Any,
         values: torch.Tensor,  # labels, by `Batch.subject_id` (of a task cohort: label_id)
         outputs: int,  # of the head
         person: torch.Tensor | None = None,  # beside the patient vector, indexed as `values`: (labels s)
@@ -102,16 +105,16 @@ class LabelObjective(Objective):
         who = batch.subject_id.to(self.values.device)
         return batch, LabelTargets(self.values[who], self.person[who], len(batch))
 
-    def score(self, encoder: nn.Module, encoded: Any, targets: LabelTargets) -> Loss:
-        given = self.outputs(torch.cat([encoded.patient, targets.person], 1), targets.values)
-        value = given["nll"].sum() / targets.total
-        return Loss(value, {self.name: float(value.detach())})
-
 # %% ../../nbs/6_tasks/20_downstream.ipynb #4feefe9c
 class TaskObjective(LabelObjective):
     "A task as an objective: trained by `score`, evaluated window by window."
 
-    def evaluate(self, encoder: nn.Module, loader: Any) -> pd.DataFrame:
+    def score(self, encoder: Any, encoded: Any, targets: LabelTargets) -> Loss:
+        patient = torch.cat([encoded.patient, targets.person], 1)
+        value = self.outputs(patient, targets.values)["nll"].sum() / targets.total
+        return Loss(value, {self.name: float(value.detach())})
+
+    def evaluate(self, encoder: Any, loader: Any) -> pd.DataFrame:
         "subject_id (of a task cohort: label_id), and what `outputs` gives, of every window."
         with evaluating(encoder, self):
             parts = [_outputs_of_batch(self, encoder, batch) for batch in loader]
@@ -134,13 +137,13 @@ class BinaryOutcome(TaskObjective):
 
     name = "outcome"
 
-    def __init__(self, encoder: nn.Module, values: Any, person: torch.Tensor | None = None):
+    def __init__(self, encoder: Any, values: Any, person: torch.Tensor | None = None):
         super().__init__(encoder, torch.as_tensor(np.asarray(values, np.float32)), 1, person)
 
     @classmethod
     def of(
         cls,
-        encoder: nn.Module,
+        encoder: Any,
         regression: Any,  # a fitted pipeline of `baselines.regressions`
         labels: int,  # how many there are
         person: torch.Tensor | None = None,
@@ -161,7 +164,7 @@ class BinaryOutcome(TaskObjective):
 
 # %% ../../nbs/6_tasks/20_downstream.ipynb #a6eff319
 def with_adapters(
-    encoder: nn.Module,
+    encoder: Any,
     rank: int = 8,
 ) -> nn.Module:
     """The encoder, frozen, with trainable low-rank matrices beside its linear layers; changed in place.
@@ -212,7 +215,7 @@ class FineTuning:
 
 # %% ../../nbs/6_tasks/20_downstream.ipynb #07678049
 def fine_tune(
-    encoder: nn.Module,  # left as it is
+    encoder: Any,  # left as it is
     objective_of: Callable,  # encoder → `TaskObjective`
     plan: FineTuning,
     rate: float,  # learning rate
@@ -235,7 +238,7 @@ def fine_tune(
     return encoder, objective
 
 # %% ../../nbs/6_tasks/20_downstream.ipynb #d3e1d8b3
-def row_vectors(encoder: nn.Module, cohort: Cohort, rows: np.ndarray) -> np.ndarray:
+def row_vectors(encoder: Any, cohort: Cohort, rows: np.ndarray) -> np.ndarray:
     "Patient vectors of rows of `cohort.sequences`, in their order: (rows h)."
     size = encoder.config.max_seq_length
     ids, vectors = encode(encoder, Loader(cohort.sequences, np.unique(rows), size, 64, recent=True))
@@ -243,7 +246,7 @@ def row_vectors(encoder: nn.Module, cohort: Cohort, rows: np.ndarray) -> np.ndar
     return np.stack([by_id[i] for i in cohort.sequences.subject_id[rows]])
 
 
-def task_vectors(encoder: nn.Module, asked: TaskCohort, split: str = "all") -> pd.DataFrame:
+def task_vectors(encoder: Any, asked: TaskCohort, split: str = "all") -> pd.DataFrame:
     "label_id, subject_id, time, split, boolean_value and vector (h) of each label with a known code."
     table = asked.table(split)
     return table.assign(vector=list(row_vectors(encoder, asked.by_label, table["label_id"].to_numpy())))

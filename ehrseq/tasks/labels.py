@@ -21,7 +21,7 @@ __all__ = ['MARK', 'STRICT', 'read_labels', 'standard', 'write_labels']
 
 # %% ../../nbs/6_tasks/15_labels.ipynb #258feda9
 def read_labels(
-    source: object,  # a table in the MEDS label schema, or a parquet file or folder of such
+    source: Any,  # a table in the MEDS label schema, or a parquet file or folder of such
     events: Events | None = None,  # then `subject_id` is the source's own number, where patients have numbers
     name: str | None = None,  # of the task
     inclusive: bool | None = None,  # what happens at the prediction time is known; None: as the file means it

@@ -20,7 +20,7 @@ from ..data.events import Events
 from ..data.sequences import Cohort
 from ..data.vocab import Vocab
 from ..encoders.encoder import MeanPooled
-from .downstream import BinaryOutcome, Covariates, predict_rows
+from .downstream import BinaryOutcome, Covariates, TaskObjective, predict_rows
 from .survival import Hazards, at_times
 from .task import Eligibility, Task, TaskCohort, moments, timeline
 from ..training.checkpoint import from_pretrained, save_pretrained
@@ -105,7 +105,7 @@ class FineTuned(FineTunedModel):
         """subject_id (of a task cohort: label_id, subject_id and time), eligible, and p, the probability;
         of a survival model, the risk within the horizon. p is empty where somebody is not eligible at
         the end of the record. Raises `ValueError` for another vocabulary."""
-        by_label = getattr(cohort, "by_label", cohort)
+        by_label = cohort.by_label if isinstance(cohort, TaskCohort) else cohort
         if by_label.vocab.codes != self.vocab.codes:
             raise ValueError(
                 "this cohort was tokenized with another vocabulary; tokenize its events with the vocabulary "
@@ -160,6 +160,7 @@ def _objective(model, cohort) -> Any:
     subjects, cuts = int(cohort.sequences.subject_id.max()) + 1, model.question["cuts"]
     person, none = model.question["person"], np.zeros(subjects)
     beside = person and Covariates(**person)(cohort)
+    out: TaskObjective
     if cuts is None:
         out = BinaryOutcome(model.encoder, none, beside)
     else:

@@ -51,7 +51,7 @@ class Hazards(TaskObjective):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Any,
         days: Any,  # by label_id
         seen: Any,  # by label_id
         cuts: np.ndarray,  # of `cut_points`
@@ -185,7 +185,7 @@ class Survival(SurvivalEstimator):
         for r, d, e in ((rows, days, seen), valid):
             known[:, r] = d, e
         self.covariates_ = Covariates.of(by_label, rows) if self.person else None
-        beside = self.covariates_ and self.covariates_(by_label)
+        beside = self.covariates_(by_label) if self.covariates_ else None
         head = lambda encoder: Hazards(encoder, known[0], known[1], self.cuts_, beside)
         plan = FineTuning(self.cohort, rows, valid[0], self.how, self.epochs, self.seed, self.options)
         networks = [fine_tune(self.encoder, head, plan, rate) for rate in self.settings]
@@ -195,7 +195,7 @@ class Survival(SurvivalEstimator):
 
     def survival(self, rows: np.ndarray, when: Any = None) -> np.ndarray:
         "S at the cuts, or at times `when` (days): (rows times)."
-        s = np.stack(predict_rows(self.network_, self.cohort.by_label, rows)["survival"])
+        s = np.stack(list(predict_rows(self.network_, self.cohort.by_label, rows)["survival"]))
         return s if when is None else at_times(s, self.cuts_, when)
 
     def risk(self, rows: np.ndarray, horizon: float) -> np.ndarray:

@@ -509,16 +509,16 @@ def label(
     why = _why_excluded(a, watch, horizon, list(refuse))
     kept = why == ""
     if not kept.any():
-        counts = {"moments": len(a), **why.value_counts().to_dict()}
-        raise TaskError(f"{name}: no label is left; all moments are excluded", counts)
+        found = {"moments": len(a), **{str(r): n for r, n in why.value_counts().items()}}
+        raise TaskError(f"{name}: no label is left; all moments are excluded", found)
     y = watch["seen"] & (watch["days"] <= horizon) if horizon else watch["seen"]
     out = a[["subject_id", "prediction_time"]].assign(boolean_value=y)
     if not horizon:
         out["float_value"] = watch["days"]
     early = int((kept & watch["died"] & ~watch["seen"] & (watch["watched"] < (horizon or 0))).sum())
     more = " Who dies before the end of the horizon without it is false." if early else ""
-    excluded = why[~kept].value_counts()
-    excluded = {r: int(excluded[r]) for r in why.attrs["reasons"] if r in excluded}
+    reasons = why[~kept].value_counts()
+    excluded = {r: int(reasons[r]) for r in why.attrs["reasons"] if r in reasons}
     counts = {"false because of death": early} if early else {}
     labels = out[kept].reset_index(drop=True)
     return Task(name, labels, excluded, description + more, counts=counts, splits=line.get("split"))
