@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.data.sequences import tokenize as tokenize
     from ehrseq.data.source import read as read
     from ehrseq.data.table_files import DataError as DataError
+    from ehrseq.runs.finetune import finetune as finetune
     from ehrseq.runs.pretrain import pretrain as pretrain
     from ehrseq.runs.run import Run as Run
     from ehrseq.runs.run import from_pretrained as from_pretrained
@@ -44,6 +45,7 @@ _NAMES = {
     "Cohort": "data.sequences",
     "Events": "data.events",
     "DataError": "data.table_files",
+    "finetune": "runs.finetune",
 }
 _PARTS = ("data", "encoders", "scores", "objectives", "training", "tasks", "explore", "runs")
 __all__ = [*_NAMES, *_PARTS]

@@ -24,7 +24,7 @@ from .attribution import attribution, methods_of, sanity_check
 from .plotly_widget import Plot
 from ..scores.disclosure import small, threshold
 from ..tasks.phenotypes import characterise, lifetimes
-from ..tasks.saved import open_tuned
+from ..tasks.saved import open_finetuned
 
 # %% ../../nbs/7_explore/40_widgets.ipynb #6edd3473
 class Desk:
@@ -41,7 +41,7 @@ class Desk:
             run.vocab,
         )
         own = run.config["encoder"]  # trusted since the run was opened; no other class is
-        self.tuned = [open_tuned(folder, trust=own) for folder in tuned]
+        self.tuned = [open_finetuned(folder, trust=own) for folder in tuned]
         for t, folder in zip(self.tuned, tuned):
             if t.vocab.codes != self.vocab.codes:
                 raise ValueError(

@@ -58,12 +58,10 @@ class Leaderboard:
             .sort_values(["subject_id", "prediction_time"], ignore_index=True)
         )
         trained = comparison.cohort
-        self.cohort, self.owner = (
-            Task("all", moments, lookback=tasks[0].lookback).cohort(
-                events, trained.vocab, trained.info["kinds"]
-            ),
-            moments["subject_id"].to_numpy(),
-        )
+        every = Task("all", moments, lookback=tasks[0].lookback)
+        self.asked = every.cohort(events, trained.vocab, trained.info["kinds"])
+        self.cohort = self.asked.by_label  # its rows are label_ids
+        self.owner = moments["subject_id"].to_numpy()
         place = moments.reset_index().set_index(["subject_id", "prediction_time"])["index"]
         self.y = {n: self._answers(t, place, len(moments)) for n, t in self.tasks.items()}
         self._same_questions()
@@ -77,7 +75,7 @@ class Leaderboard:
         )
         y[at], asked[at] = task.y, True
         for split in ("train", "valid", "test"):
-            here = asked[r := self.cohort.sequences.subject_id[self.cohort.rows(split)]]
+            here = asked[r := self.asked.label_id(split)]
             if len(set(y[r][here])) < 2:
                 raise ValueError(
                     f"{task.name}: one answer only among the {split} patients; take a longer horizon or leave it out."
@@ -162,18 +160,17 @@ class Leaderboard:
 
     def _rows(self, task, split):
         rows = self.cohort.rows(split)
-        return rows[self.y[task][1][self.cohort.sequences.subject_id[rows]]]
+        return rows[self.y[task][1][rows]]
 
     def _answered(self, name, task, p):
-        rows = self._rows(task, "test")
-        label = self.cohort.sequences.subject_id[rows]
+        label = self._rows(task, "test")
         return pd.DataFrame(
             {
                 "name": name,
                 "task": task,
                 "subject_id": self.owner[label],
                 "y": self.y[task][0][label],
-                "p": np.asarray(p, float)[rows],
+                "p": np.asarray(p, float)[label],
             }
         )
 
@@ -196,7 +193,7 @@ class Leaderboard:
         from sklearn.metrics import roc_auc_score
 
         y, (train, valid) = (
-            self.y[task][0][self.cohort.sequences.subject_id],
+            self.y[task][0],
             (self._rows(task, s) for s in ("train", "valid")),
         )
         fitted = [(best_of(regressions(strengths), x, y, train, valid), x) for x in tables.values()]

@@ -34,6 +34,7 @@ from ..objectives.nvp import code_scores
 from ..registry import choose
 from .evaluation import headlines
 from ..scores.disclosure import small, threshold
+from ..tasks.downstream import task_vectors
 from ..training import checkpoint
 
 # %% ../../nbs/8_runs/10_run.ipynb #dfb51bf1
@@ -134,6 +135,9 @@ class Run:
             else:
                 frame = arrays.patient_vectors(self.encoder, self.cohort)
             return frame if data == "all" else frame[frame["split"] == data].reset_index(drop=True)
+        if hasattr(data, "by_label"):  # a `TaskCohort`: a vector a label, with its label_id and time
+            self.read(data.by_label)
+            return task_vectors(self.encoder, data)
         return arrays.patient_vectors(self.encoder, self.read(data))
 
     def read(self, data):

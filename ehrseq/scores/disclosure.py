@@ -201,12 +201,14 @@ def error_text(error: Exception, least: int) -> str:
 
 def task_text(task: Any, least: int) -> str:
     "Returns what a task asks, and how many were excluded and why, with small counts hidden."
-    text = f"{task.name}: {with_counts(task.question, task.counts, least)}"
-    if not task.aside:
+    text = f"{task.name}: {with_counts(task.description, task.counts, least)}"
+    if not task.excluded:
         return text
-    hidden = withheld([list(task.aside.values())], least)[0][0]
-    reasons = [f"{reason} ({count_text(n, h, least)})" for (reason, n), h in zip(task.aside.items(), hidden)]
-    return f"{text}\nset aside: {', '.join(reasons)}"
+    hidden = withheld([list(task.excluded.values())], least)[0][0]
+    reasons = [
+        f"{reason} ({count_text(n, h, least)})" for (reason, n), h in zip(task.excluded.items(), hidden)
+    ]
+    return f"{text}\nexcluded: {', '.join(reasons)}"
 
 # %% ../../nbs/3_scores/30_disclosure.ipynb #bbf156a8
 def people(
