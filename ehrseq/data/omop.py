@@ -45,7 +45,7 @@ from ehrseq.data.table_files import (
     read_parquet,
     shown,
 )
-from .warehouse import DOMAINS, TABLES, Source, is_omop, locate, public
+from .warehouse import DOMAINS, TABLES, Source, is_duckdb, is_omop, locate, public
 
 # %% ../../nbs/1_data/26_omop.ipynb #f7041b7b
 def wanted(table, visits=True) -> tuple:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
+    from ehrseq.explore.arrays import PROJECTIONS as PROJECTIONS
     from ehrseq.explore.arrays import patient_vectors as patient_vectors
     from ehrseq.explore.arrays import project as project
     from ehrseq.explore.attribution import History as History
+    from ehrseq.explore.desk import Desk as Desk
     from ehrseq.explore.explorer import Explorer as Explorer
 
 _NAMES = {
@@ -21,6 +23,8 @@ _NAMES = {
     "project": "arrays",
     "History": "attribution",
     "Explorer": "explorer",
+    "PROJECTIONS": "arrays",
+    "Desk": "desk",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)

@@ -26,7 +26,7 @@ from ..scores.metrics import nearest
 # %% auto #0
 __all__ = ['PROJECTIONS', 'DEFAULT_PROJECTION', 'FEWEST', 'pca_places', 'patient_vectors', 'history', 'most_varied', 'Components',
            'tsne_places', 'umap_places', 'project', 'Projection', 'facts', 'source_ids', 'subject_of', 'shared',
-           'neighbour_table', 'neighbourhood_overlap', 'what_next']
+           'neighbour_table', 'nearest_patients', 'with_source_ids', 'neighbourhood_overlap', 'what_next']
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #8303a72c
 def patient_vectors(
@@ -281,6 +281,29 @@ def neighbour_table(
 
 def _first(names: list[str], most: int = 3) -> str:
     return ", ".join(name[:40] for name in names[:most]) or "–"
+
+# %% ../../nbs/7_explore/10_arrays.ipynb #071764ba
+def nearest_patients(
+    cohort: Any,
+    ids: np.ndarray,  # (n) subject_id
+    vectors: np.ndarray,  # (n h)
+    chosen: int,  # subject_id
+    k: int = 10,
+) -> pd.DataFrame:
+    "The k patients nearest to one of them (`neighbour_table`). Raises `ValueError` for an unknown one."
+    at = np.flatnonzero(ids == chosen)
+    if not len(at):
+        raise ValueError(f"no patient {chosen} in this run; ids are {ids.min()} … {ids.max()}.")
+    index, distance = nearest(vectors, vectors[at], k, own=at)
+    return neighbour_table(cohort, chosen, facts(cohort, ids[index[0]]), distance[0])
+
+
+def with_source_ids(frame: pd.DataFrame, cohort: Any) -> pd.DataFrame:
+    "The table with the source's ids in place of `subject_id`."
+    own = source_ids(cohort).loc[frame["subject_id"]].to_numpy()
+    return frame.drop(columns="subject_id").assign(source_id=own)[
+        ["source_id", *frame.columns.drop("subject_id")]
+    ]
 
 # %% ../../nbs/7_explore/10_arrays.ipynb #d6fa0098
 def neighbourhood_overlap(
