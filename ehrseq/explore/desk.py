@@ -24,8 +24,8 @@ from ..tasks.saved import open_tuned
 
 # %% auto #0
 __all__ = ['SEX', 'MappedPatients', 'outcome_and_cluster', 'ChosenPatient', 'EditedHistory', 'Neighbourhood', 'patients_with',
-           'Explained', 'Predicted', 'asked_of', 'risk_of', 'risks_of', 'GroupOfPatients', 'without_few', 'Desk',
-           'described']
+           'Explained', 'Predicted', 'asked_of', 'risk_of', 'risks_of', 'GroupOfPatients', 'ComparedGroup',
+           'without_few', 'TwoRuns', 'Desk', 'described']
 
 # %% ../../nbs/7_explore/40_desk.ipynb #6edd3473
 class MappedPatients:
@@ -269,6 +269,16 @@ class GroupOfPatients(Predicted):
     def _inside(self) -> np.ndarray:
         return np.isin(np.arange(len(self.ids)), self.group)
 
+# %% ../../nbs/7_explore/40_desk.ipynb #04270b37
+class ComparedGroup(GroupOfPatients):
+    "… in lifetimes, and in a table that may be passed on."
+
+    def lifetimes(self) -> dict[str, tuple]:
+        "Ages at death or at the end of the record, of the group and of the rest, for `plots.kaplan_meier`."
+        groups = {"the group": self._inside(), "the rest": ~self._inside()}
+        rows = np.array([self.row[i] for i in self.ids.tolist()])
+        return {name: lifetimes(self.cohort, rows[who]) for name, who in groups.items()}
+
     def exported(self, table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         "What of `contrast` may be passed on, and a remark on what is left out."
         least = threshold(self.cohort.report.public)
@@ -288,8 +298,25 @@ def without_few(
     remark = f" (without {few.sum():,} that tell of fewer than {least} patients)"
     return table[~few], remark if few.any() else ""
 
+# %% ../../nbs/7_explore/40_desk.ipynb #1b057b53
+class TwoRuns(ComparedGroup):
+    "… and a second run on the same cohort, with its own map."
+
+    other: Any = None  # a `Run`
+
+    @property
+    def elsewhere(self) -> dict[str, np.ndarray]:
+        "x and y of the patients on the map of the second run."
+        places = self.other.places("all", self.map.method).set_index("subject_id").loc[self.ids]
+        return {c: places[c].to_numpy() for c in ("x", "y")}
+
+    def agreement(self) -> np.ndarray:
+        "For each patient (n), the share of its ten nearest neighbours that the second run agrees on."
+        theirs = self.other.embed("all").set_index("subject_id").loc[self.ids, "vector"]
+        return arrays.neighbourhood_overlap(self.vectors, np.stack(theirs))
+
 # %% ../../nbs/7_explore/40_desk.ipynb #93a6e202
-class Desk(GroupOfPatients):
+class Desk(TwoRuns):
     "What is being looked at: patients on a map, one of them, its edited history, a group, a second run."
 
     def __init__(
@@ -303,23 +330,6 @@ class Desk(GroupOfPatients):
         _check_same_cohort(run, other)
         super().__init__(run, method)
         self.select(self.most_telling())
-
-    def lifetimes(self) -> dict[str, tuple]:
-        "Ages at death or at the end of the record, of the group and of the rest, for `plots.kaplan_meier`."
-        groups = {"the group": self._inside(), "the rest": ~self._inside()}
-        rows = np.array([self.row[i] for i in self.ids.tolist()])
-        return {name: lifetimes(self.cohort, rows[who]) for name, who in groups.items()}
-
-    @property
-    def elsewhere(self) -> dict[str, np.ndarray]:
-        "x and y of the patients on the map of the second run."
-        places = self.other.places("all", self.map.method).set_index("subject_id").loc[self.ids]
-        return {c: places[c].to_numpy() for c in ("x", "y")}
-
-    def agreement(self) -> np.ndarray:
-        "For each patient (n), the share of its ten nearest neighbours that the second run agrees on."
-        theirs = self.other.embed("all").set_index("subject_id").loc[self.ids, "vector"]
-        return arrays.neighbourhood_overlap(self.vectors, np.stack(theirs))
 
     def describe(self) -> str:
         "What is on the desk, in a sentence, for those who cannot see it."

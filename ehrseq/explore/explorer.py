@@ -39,8 +39,8 @@ from ..scores.disclosure import threshold
 
 # %% auto #0
 __all__ = ['AGREEMENT', 'CSS', 'ALERT', 'KINDS', 'WARNING', 'OtherMapView', 'Training', 'status_of', 'log_of', 'show_widget',
-           'TrainingView', 'Stage', 'Tabs', 'LinkedTabs', 'choice', 'search_field', 'Controls', 'laid_out', 'SavedPage',
-           'exported', 'Explorer', 'heading']
+           'TrainingView', 'Stage', 'Tabs', 'LinkedTabs', 'choice', 'search_field', 'Buttons', 'Controls', 'laid_out',
+           'SavedPage', 'exported', 'Explorer', 'heading']
 
 # %% ../../nbs/7_explore/50_explorer.ipynb #0207eb69
 AGREEMENT = """<p>Of a patient's ten nearest by the one run, {:.0%} are among its ten nearest by the other
@@ -250,8 +250,27 @@ def search_field(desk: Desk) -> W.Combobox:
         style={"description_width": "initial"},
     )
 
+# %% ../../nbs/7_explore/50_explorer.ipynb #adf8bd89
+class Buttons(LinkedTabs):
+    "… and the buttons above them."
+
+    def _buttons(self) -> list[W.Widget]:
+        self.everybody = button("everybody", "let go of the group", self._let_go)
+        dark = W.ToggleButton(description="dark", tooltip="dark or light", layout=wide("80px"))
+        self.dark = on_change(dark, self._themed)
+        tip = "these figures as one HTML file, beside the run"
+        self.save, self.saved = button("save page", tip, lambda: self.act(self._saved)), W.HTML()
+        return [self.everybody, self.dark, self.save, self.saved]
+
+    def _colour(self, column: str) -> None:
+        for view in (self.map, *self.tab.values()):
+            view.colour = column
+
+    def _let_go(self) -> None:
+        self.act(lambda: self.desk.choose(None))
+
 # %% ../../nbs/7_explore/50_explorer.ipynb #a022d7aa
-class Controls(LinkedTabs):
+class Controls(Buttons):
     "… and the row of controls above them."
 
     def controls(self, method: str, colour: str) -> W.HBox:
@@ -262,20 +281,8 @@ class Controls(LinkedTabs):
         self.colour = choice("coloured by", d.columns, colour, "210px")
         on_change(self.colour, lambda new: self.act(lambda: self._colour(new)))
         self.search = on_change(search_field(d), lambda new: self.act(lambda: self._searched(new)))
-        self.everybody = button("everybody", "let go of the group", self._let_go)
-        dark = W.ToggleButton(description="dark", tooltip="dark or light", layout=wide("80px"))
-        self.dark = on_change(dark, self._themed)
-        tip = "these figures as one HTML file, beside the run"
-        self.save, self.saved = button("save page", tip, lambda: self.act(self._saved)), W.HTML()
-        shown = [self.method, self.colour, self.search, self.everybody, self.dark, self.save, self.saved]
+        shown = [self.method, self.colour, self.search, *self._buttons()]
         return W.HBox(shown, layout=W.Layout(flex_flow="row wrap"))
-
-    def _colour(self, column: str) -> None:
-        for view in (self.map, *self.tab.values()):
-            view.colour = column
-
-    def _let_go(self) -> None:
-        self.act(lambda: self.desk.choose(None))
 
 # %% ../../nbs/7_explore/50_explorer.ipynb #4e03c600
 def laid_out(parts: Sequence[W.Widget], maps: Sequence[W.Widget]) -> W.VBox:
