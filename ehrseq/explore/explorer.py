@@ -166,7 +166,7 @@ class Stage:
         for view in (self.map, self.patient):
             view.draw()
 
-# %% ../../nbs/7_explore/50_explorer.ipynb #0f7a72be
+# %% ../../nbs/7_explore/50_explorer.ipynb #ba6662d7
 KINDS: dict[str, type[View]] = {
     "neighbours": NeighboursView,
     "what if": WhatIfView,
@@ -176,7 +176,7 @@ KINDS: dict[str, type[View]] = {
     "training": TrainingView,
 }
 
-
+# %% ../../nbs/7_explore/50_explorer.ipynb #0f7a72be
 class Tabs(Stage):
     "… and a tab for each other view, which is made when it is first opened."
 

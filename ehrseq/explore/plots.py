@@ -63,6 +63,10 @@ def _bars(table: pd.DataFrame, **more: Any) -> dict:
     above, below = table["high"] - table["value"], table["value"] - table["low"]
     return dict(type="data", symmetric=False, array=above, arrayminus=below, **more)
 
+
+def _short(name: str, most: int = 48) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
 # %% ../../nbs/7_explore/20_plots.ipynb #507ee828
 SCORE_NAMES = {
     "mlm.top1": "masked codes, top-1",
@@ -89,7 +93,7 @@ def loss_curve(
     for (key, name), colour in zip(SCORE_NAMES.items(), PALETTE):
         if f"valid.{key}" in seen:
             fig.add_trace(_validation(seen, f"valid.{key}", name, colour), 1, 2)
-    fig.update_xaxes(title_text="step", rangemode="tozero").update_yaxes(rangemode="tozero", col=2)
+    fig.update_xaxes(title_text="step", rangemode="tozero").update_yaxes(rangemode="tozero")
     return _style(fig, "Training").update_layout(legend=dict(orientation="h", y=-0.22, x=0), margin_b=70)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #4a998b3f
@@ -145,7 +149,7 @@ def _code_label(code: pd.Series, i: int) -> dict:
     at = dict(x=code["recall"], y=code["precision"], ax=code["recall"], ay=0.02 + 0.06 * i)
     look = dict(font_size=10, showarrow=True, arrowcolor=GREY, axref="x", ayref="y")
     side = "right" if code["recall"] > 0.5 else "left"
-    return dict(text=code["name"][:38], xanchor=side, **at, **look)
+    return dict(text=_short(code["name"], 38), xanchor=side, **at, **look)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #e27e3513
 def score_points(
@@ -309,7 +313,7 @@ def _heaviest(frame: pd.DataFrame, codes: go.Scatter, most: int = 3) -> tuple[go
         y=above,
         mode="text",
         hoverinfo="skip",
-        text=top["name"].str[:46].to_numpy(),
+        text=[_short(name, 46) for name in top["name"]],
         textfont_size=11,
         textposition=np.where(x > codes.x.mean(), "middle left", "middle right"),
     )
@@ -665,7 +669,7 @@ def contrast(
 ) -> go.Figure:
     "The share of the group (filled) and of the rest (open) that ever had each code, the surest codes first."
     t = table.head(most)
-    fig, names = go.Figure(), t["name"].str[:48]
+    fig, names = go.Figure(), t["name"].map(_short)
     fig.add_scatter(
         x=t[["outside", "inside"]].assign(gap=None).to_numpy().ravel(),
         y=np.repeat(names, 3),
