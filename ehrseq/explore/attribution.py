@@ -54,8 +54,8 @@ def occlusion(
     window: Batch,  # of one
     score: Score | None = None,
 ) -> np.ndarray:
-    """For each token (t), how far the patient vector moves without it, as a share of its length; with a score,
-    how much the score falls. 0 where there is no code."""
+    """For each token (t), how far the patient vector moves without it, as a share of its length;
+    with a score, how much the score falls. 0 where there is no code."""
     at = (window.visits[0] > 0).nonzero()[:, 0]
     out = np.zeros(window.codes.shape[1])
     if len(at) < 2:

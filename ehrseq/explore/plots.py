@@ -156,7 +156,7 @@ def score_points(
     scores: dict[str, dict],  # name → value, low, high; the model first, then its baselines
     title: str,
     axis: str = "",  # what the numbers are
-    chance: float = 0.0,  # what guessing gives: 0.5 of an AUROC
+    chance: float | None = None,  # what guessing gives; by default 0.5 of an AUROC or C-index, else 0
 ) -> go.Figure:
     "Scores as points with their 95 % intervals: the model in colour, its baselines in grey."
     t = pd.DataFrame(scores).T[["value", "low", "high"]].astype(float)
@@ -174,7 +174,7 @@ def score_points(
     )
     fig = go.Figure(points)
     fig.update_yaxes(range=[len(t) - 0.6, -0.6]).update_xaxes(title=axis, zeroline=True)
-    _honest_axis(fig, t, chance)
+    _honest_axis(fig, t, _guessing(f"{title} {axis}") if chance is None else chance)
     return _style(fig, title, height=130 + 46 * len(t)).update_layout(margin_l=150)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #20851b95
@@ -187,6 +187,11 @@ def _honest_axis(fig: go.Figure, t: pd.DataFrame, chance: float) -> None:
         fig.add_vline(x=chance, line=dict(color=GREY, dash="dot", width=1))
         note = dict(text=f"guessing {chance:g}", showarrow=False, font=dict(size=10, color="#666"))
         fig.add_annotation(x=chance, y=0, yref="paper", xanchor="left", yanchor="bottom", **note)
+
+
+def _guessing(said: str) -> float:
+    "What guessing gives of the score that a title or an axis names."
+    return 0.5 if "auroc" in said.lower() or "c-index" in said.lower() else 0.0
 
 # %% ../../nbs/7_explore/20_plots.ipynb #c283f8bf
 def patient_map(
@@ -374,6 +379,8 @@ def comparison(
         said = f"{name} {s['value']:.3f}"
         fig.add_annotation(x=s["value"], y=1, yref="paper", yshift=10 + 13 * i, text=said, **look)
     fig.update_yaxes(range=[len(table) - 0.5, -0.7], automargin=True).update_xaxes(title=axis)
+    whole = pd.concat([table[["value", "low", "high"]], pd.DataFrame([*(rivals or {}).values()])])
+    _honest_axis(fig, whole, _guessing(f"{title} {axis}"))
     fig = _style(fig, title, height=170 + 46 * len(table))
     return fig.update_layout(margin_t=70 + 13 * len(rivals or {}))
 

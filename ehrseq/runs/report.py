@@ -445,7 +445,7 @@ GLOSSARY = {
     "silhouette": "From −1 to 1: how much nearer patients lie to their own disease than to the next one.",
     "untrained": "The same network with random weights, before its first step.",
     "SVD of counts": "Vectors from code counts by linear algebra (singular values), without a network.",
-    "umap": "A way to draw vectors in two dimensions, so that neighbours stay neighbours.",
+    arrays.DEFAULT_PROJECTION: "A way to draw vectors in two dimensions, so that neighbours stay neighbours.",
     "attention": "How much the model's last step draws on each code.",
 }
 
