@@ -97,12 +97,13 @@ def executed(
     if not path.exists():
         return {}
     about = nbformat.read(path, 4).metadata.get("papermill") or {}
-    if started is None or not about:
+    if started is None:
         return about
-    begin, end, at = (
-        pd.Timestamp(t) if t else None for t in (about["start_time"], about["end_time"], started)
-    )
-    return about if begin.floor("s") <= at and (end is None or at <= end) else {}
+    if not about.get("start_time"):
+        return {}
+    begin, at = pd.Timestamp(about["start_time"]).floor("s"), pd.Timestamp(started)
+    end = pd.Timestamp(about["end_time"]) if about.get("end_time") else at
+    return about if begin <= at <= end else {}
 
 
 def command(name: str, parameters: dict, out: str) -> str:
