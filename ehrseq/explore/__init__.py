@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 from ..registry import handed_on
 
 if TYPE_CHECKING:  # what a type checker and an editor see
+    from ehrseq.explore.arrays import PROJECTIONS as PROJECTIONS
     from ehrseq.explore.arrays import patient_vectors as patient_vectors
     from ehrseq.explore.arrays import project as project
+    from ehrseq.explore.desk import Desk as Desk
     from ehrseq.explore.explorer import Explorer as Explorer
 
 _NAMES = {
     "patient_vectors": "arrays",
     "project": "arrays",
     "Explorer": "explorer",
+    "PROJECTIONS": "arrays",
+    "Desk": "desk",
 }
 __all__ = [*_NAMES]
 __getattr__, __dir__ = handed_on(__name__, _NAMES)

@@ -16,9 +16,9 @@ from ..registry import Registry
 from .disclosure import CountedError
 
 # %% auto #0
-__all__ = ['AUROC', 'AUPRC', 'BRIER', 'METRICS', 'resamples', 'interval', 'ratio', 'per_patient', 'blocks', 'neighbour_agreement',
-           'jackknife', 'embedding_scores', 'Metric', 'areas', 'each_draw', 'find_metric', 'binary_scores',
-           'calibration']
+__all__ = ['AUROC', 'AUPRC', 'BRIER', 'METRICS', 'resamples', 'interval', 'ratio', 'per_patient', 'nearest', 'blocks',
+           'neighbour_agreement', 'jackknife', 'embedding_scores', 'Metric', 'areas', 'each_draw', 'find_metric',
+           'binary_scores', 'calibration']
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #58f79bd6
 def resamples(
@@ -77,6 +77,32 @@ def per_patient(
     sums = rows.groupby("subject_id", as_index=False).sum()
     return sums.assign(score=score)[["score", "subject_id", "top", "bottom"]]
 
+# %% ../../nbs/3_scores/05_metrics.ipynb #ddde301d
+def nearest(
+    vectors: np.ndarray,  # (n h)
+    queries: np.ndarray,  # (m h)
+    k: int = 10,
+    own: np.ndarray | None = None,  # (m) where each query stands among the vectors: left out of its nearest
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest vectors of each query, nearest first: their positions and their cosine distances, (m k) each.
+    The distance is 1 − cosine similarity, from 0 to 2. Every neighbour in the library is found by this function."""
+    known, asked = _unit(vectors), _unit(queries)
+    k = min(k, len(known) - (own is not None))
+    index, similarity = np.zeros((len(asked), k), int), np.zeros((len(asked), k))
+    for part in blocks(np.arange(len(asked))) if k else ():
+        near = asked[part] @ known.T
+        if own is not None:
+            near[np.arange(len(part)), own[part]] = -np.inf
+        found = np.argpartition(-near, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(near, found, 1), axis=1, kind="stable")
+        index[part] = np.take_along_axis(found, order, 1)
+        similarity[part] = np.take_along_axis(near, index[part], 1)
+    return index, np.clip(1 - similarity, 0, 2)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+
 # %% ../../nbs/3_scores/05_metrics.ipynb #d7c32a03
 def blocks(rows: np.ndarray, size: int = 1000) -> list[np.ndarray]:
     "Returns `rows` in parts of about `size`: all pairs of many patients do not fit in memory at once."
@@ -88,15 +114,9 @@ def neighbour_agreement(
     labels: np.ndarray,  # n
     k: int = 10,  # neighbours
 ) -> np.ndarray:
-    "Returns for each patient the share of its `k` nearest others (cosine) with the same label: (n)."
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
-    k, out = min(k, len(labels) - 1), np.zeros(len(labels))
-    for part in blocks(np.arange(len(labels))):
-        similarity = unit[part] @ unit.T  # p n
-        similarity[np.arange(len(part)), part] = -np.inf  # nobody is their own neighbour
-        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-        out[part] = (labels[nearest] == labels[part][:, None]).mean(1)
-    return out
+    "Returns for each patient the share of its `k` nearest others (`nearest`) with the same label: (n)."
+    index, _ = nearest(vectors, vectors, k, own=np.arange(len(labels)))
+    return (labels[index] == labels[:, None]).mean(1)
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #786ebc6d
 def jackknife(
