@@ -5,6 +5,7 @@
 # %% ../nbs/01_tiers.ipynb #c342f7dc
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .registry import choose
@@ -67,7 +68,11 @@ class Target:
         "Whether torch finds its device on this machine."
         import torch
 
-        found = {"cpu": lambda: True, "mps": torch.backends.mps.is_available, "cuda": torch.cuda.is_available}
+        found: dict[str, Callable] = {
+            "cpu": lambda: True,
+            "mps": torch.backends.mps.is_available,
+            "cuda": torch.cuda.is_available,
+        }
         return found[self.device]()
 
     def micro_batch(self, tier: Tier, batch_size: int | None = None) -> int:

@@ -38,6 +38,8 @@ def waves(n: int, dim: int) -> torch.Tensor:
 class Wave(nn.Module):
     "Whole numbers (b t) → fixed waves (b t h) times one learnt gain; beyond `size` the last row."
 
+    wave: torch.Tensor
+
     def __init__(self, size: int, hidden_dim: int, gain: float = 0.2):
         super().__init__()
         self.register_buffer("wave", waves(size, hidden_dim), persistent=False)
@@ -81,6 +83,9 @@ def _speeds(n: int, shortest: float, longest: float) -> torch.Tensor:
 
 class Clock(nn.Module):
     "Visits and days (b t each) → angles (b t hands): the first half turns with visits, the second with days."
+
+    by_visit: torch.Tensor
+    by_day: torch.Tensor
 
     def __init__(
         self,

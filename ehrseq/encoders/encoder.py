@@ -136,7 +136,8 @@ def encode(encoder: Any, loader: Any) -> tuple[np.ndarray, np.ndarray]:
         parts = [(b.subject_id.numpy(), encoder(b.to(device)).patient.float().cpu().numpy()) for b in loader]
     finally:
         encoder.train(was)
-    return tuple(np.concatenate(x) for x in zip(*parts))
+    ids, vectors = zip(*parts)
+    return np.concatenate(ids), np.concatenate(vectors)
 
 # %% ../../nbs/2_encoders/10_encoder.ipynb #795d141e
 class MeanPooled(nn.Module):

@@ -167,11 +167,11 @@ def strongest(
 
 def _baselines(vocab: Any, train: Any, valid: Any, test: Any) -> dict:
     "Test scores of the baselines: unigram, and co-occurrence within the visit."
-    baselines = {
+    baselines: dict[str, Callable] = {
         "unigram": Unigram(train, vocab.size),
         "cooccurrence": strongest(train, vocab.size, valid),
     }
-    scores = {}
+    scores: dict[str, Any] = {}
     for name, baseline in baselines.items():
         prefix = f"mlm.baseline.{name}"
         found = mlm_scores(guesses(baseline, test), vocab, prefix)

@@ -70,9 +70,11 @@ class NextVisitLoss(Objective):
 
     def __init__(self, encoder: Any, num_codes: int | None = None, head: type[nn.Module] = LinearHead):
         super().__init__()
-        self.head, self.vocab_size = head(encoder.config), encoder.config.vocab_size
+        self.head: Any = head(encoder.config)
+        self.vocab_size = encoder.config.vocab_size
         self.num_codes = num_codes or self.vocab_size
-        torch.nn.init.constant_(self.head.bias, -5.0)
+        bias: Any = self.head.bias
+        nn.init.constant_(bias, -5.0)
 
     def prepare(self, batch: Any, generator: torch.Generator) -> tuple[Any, NextVisit]:
         return cut_next_visit(batch, generator, self.vocab_size)
@@ -269,7 +271,7 @@ def _tuned_regression(cohort: Any, valid: Any, penalties: tuple = (1e-2, 1e-1)) 
     return min(fitted, key=lambda r: answers(r, valid)["nll"].sum())
 
 
-BASELINES = {
+BASELINES: dict[str, Callable[..., Any]] = {
     "copy_last": lambda cohort, valid: CopyLast(cohort),
     "most_frequent": lambda cohort, valid: MostFrequent(cohort),
     "count_regression": _tuned_regression,

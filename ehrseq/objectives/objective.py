@@ -200,7 +200,8 @@ class Members(Objective):
         weights: list | dict | None = None,  # in the order of the members, or by name; None: 1 each
     ):
         super().__init__()
-        self.members, self.name = nn.ModuleDict(members), "+".join(members)
+        self.members: Any = nn.ModuleDict(members)
+        self.name = "+".join(members)
         self.weights = _weights(weights, members)
         self.whole = any(m.whole for m in members.values()) or len(self._passes) > 1
 
@@ -212,7 +213,7 @@ class Members(Objective):
     def _passes(self) -> list[list[str]]:
         "The names of the objectives that share each pass of the encoder."
         turns = {n: m.turn for n, m in self.members.items() if m.turn is not None}
-        shared = sorted(turns, key=turns.get)
+        shared = sorted(turns, key=lambda name: turns[name])
         alone = [[n] for n in self.members if n not in turns]
         return [shared, *alone] if shared else alone
 

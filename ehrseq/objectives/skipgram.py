@@ -91,7 +91,7 @@ def companions(
     alone: Batch,  # of `visits_apart`
     generator: torch.Generator,
     companies: int = 2,  # pairs for each code
-    strangers: int = 5,  # negatives for each pair
+    negatives: int = 5,  # for each pair
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns pairs of codes of one visit, (m) and (m), and negatives for each pair, (m k).
     A code that is alone in its visit has no pair. Source: Mikolov et al. 2013, §2.2."""
@@ -105,9 +105,9 @@ def companions(
     paired = (n[row] > 1).expand(companies, -1)
     centre, context = codes.expand(companies, -1)[paired], context[paired]
     weight = torch.bincount(codes).float().pow(0.75).cpu()
-    wanted = strangers * len(centre)
+    wanted = negatives * len(centre)
     negative = torch.multinomial(weight, max(1, wanted), True, generator=generator)[:wanted]
-    return centre, context, negative.view(-1, strangers).to(row.device)
+    return centre, context, negative.view(-1, negatives).to(row.device)
 
 # %% ../../nbs/4_objectives/40_skipgram.ipynb #de45f193
 class SkipGramLoss(Objective):
@@ -128,11 +128,8 @@ class SkipGramLoss(Objective):
         near = neighbours(alone, which, len(self.head.bias))
         return alone, Company(near, *companions(alone, generator))
 
-    def each(self, encoder: Any, encoded: Any, targets: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        "Visit loss of each visit (n) and code loss of each pair (m)."
-        return self.each_visit(encoded, targets), self.each_pair(encoder, targets)
-
     def each_visit(self, encoded: Any, targets: Any) -> torch.Tensor:
+        "The loss of each visit: (n)."
         logits = self.head(encoded.patient).float()[:, FIRST_CODE : self.num_codes]  # n v
         true = targets.neighbours[:, FIRST_CODE : self.num_codes]
         loss = F.binary_cross_entropy_with_logits(logits, true, reduction="none").sum(1)
@@ -143,11 +140,16 @@ class TrainedSkipGram(SkipGramLoss):
     "The two losses together."
 
     def each_pair(self, encoder: Any, targets: Any) -> torch.Tensor:
+        "The loss of each pair: (m)."
         code, other = encoder.code_embedding(targets.centre), self.context(targets.context)  # m d
         negative = self.context(targets.negative)  # m k d
         near = (code * other).sum(-1)  # m
         far = (negative @ code[..., None])[..., 0]  # m k
         return -F.logsigmoid(near) - F.logsigmoid(-far).sum(-1)
+
+    def each(self, encoder: Any, encoded: Any, targets: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        "Visit loss of each visit (n) and code loss of each pair (m)."
+        return self.each_visit(encoded, targets), self.each_pair(encoder, targets)
 
     def score(self, encoder: Any, encoded: Any, targets: Any) -> Loss:
         visits, pairs = self.each(encoder, encoded, targets)

@@ -113,7 +113,9 @@ class MostFrequent:
 
     def __init__(self, cohort: Any):
         sequences, rows = cohort.sequences, cohort.rows("train")
-        counts = sum(np.bincount(sequences.patient(r)["code"], minlength=cohort.vocab.size) for r in rows)
+        counts: Any = sum(
+            np.bincount(sequences.patient(r)["code"], minlength=cohort.vocab.size) for r in rows
+        )
         self.p = counts / _visits(sequences, rows)  # v
 
     def __call__(self, history: Any, rows: Sequence[int]) -> np.ndarray:
