@@ -5,17 +5,14 @@
 # %% auto #0
 __all__ = ['CLINICAL', 'KINDS', 'BIRTH', 'DEATH', 'SCHEMA', 'SPLITS', 'BUNDLED', 'LARGEST', 'VISITS', 'DAMAGED', 'LONG',
            'SPREADSHEET', 'NOT_FINITE', 'Remark', 'Report', 'split_of', 'Events', 'from_pandas', 'rewritten',
-           'together', 'shared_cohort']
+           'together']
 
 # %% ../../nbs/1_data/12_events.ipynb #48e721eb
 import hashlib
-import os
-import sys
 import uuid
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ibis
@@ -420,17 +417,3 @@ def _within(con, table, home):
     if home is con:
         return table
     return con.create_table(ibis.util.gen_name("together"), ibis.memtable(table.to_pyarrow()), temp=True)
-
-# %% ../../nbs/1_data/12_events.ipynb #03ae413f
-def shared_cohort(name) -> Path | None:
-    "The folder of a shared test cohort, or None where it is absent. With `CI=true`, absence is an error."
-    folder = (
-        Path(os.getenv("EHRSEQ_DATA") or Path(sys.modules["ehrseq"].__file__).parents[2] / "shared" / "data")
-        / name
-    )
-    if folder.exists():
-        return folder
-    if os.getenv("CI") == "true":
-        raise FileNotFoundError(f"{folder} is missing; set EHRSEQ_DATA.")
-    for stream in {sys.stdout, sys.__stderr__}:
-        print(f"skipped: {name} is not in {folder.parent}", file=stream)  # the test run counts them on stderr
