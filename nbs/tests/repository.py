@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +17,7 @@ def hidden(path: Path) -> bool:
     return any(name.startswith((".", "_")) for name in path.relative_to(NBS).parts)
 
 
-@lru_cache(maxsize=None)
+@cache
 def notebooks() -> dict[Path, dict]:
     "Return every notebook, by its path below `nbs`."
     found = [p for p in sorted(NBS.rglob("*.ipynb")) if not hidden(p)]
@@ -36,10 +36,12 @@ def exported(notebook: dict) -> dict[str, str]:
     "Return the exported cells of a notebook: id → code, without the line that exports it."
     directive = re.compile(r"#\|\s*export(s|i)?\b.*\n")
     cells = {c["id"]: source(c) for c in code_cells(notebook)}
-    return {cell_id: directive.sub("", text, count=1) for cell_id, text in cells.items() if directive.match(text)}
+    return {
+        cell_id: directive.sub("", text, count=1) for cell_id, text in cells.items() if directive.match(text)
+    }
 
 
-@lru_cache(maxsize=None)
+@cache
 def chapters() -> dict[str, Path]:
     "Return module → its notebook, below `nbs`: `data.events` → `1_data/12_events.ipynb`."
     found = {}
@@ -60,12 +62,12 @@ def file_of(module: str) -> Path:
     return PACKAGE / (module.replace(".", "/") + ".py")
 
 
-@lru_cache(maxsize=None)
+@cache
 def text_of(module: str) -> str:
     return file_of(module).read_text(encoding="utf-8")
 
 
-@lru_cache(maxsize=None)
+@cache
 def tree_of(module: str) -> ast.Module:
     return ast.parse(text_of(module))
 
@@ -101,7 +103,25 @@ def called(node: ast.AST) -> str:
 
 
 def rooms() -> dict[str, list[str]]:
-    "Return part → the names of its chapters in reading order, without numbers; `` → those beside the parts."
-    folders = ["", *PARTS]
-    paths = list(notebooks())
-    return {f: [p.as_posix() for p in paths if p.parent.as_posix() == (f or ".")] for f in folders}
+    "Return part → its chapters in reading order; `` → the chapters that lie beside the parts."
+    beside = sorted(path.as_posix() for path in chapters().values() if len(path.parts) == 1)
+    inside = {folder: [p.as_posix() for p in notebooks() if p.parts[0] == folder] for folder in PARTS}
+    return {"": beside, **inside}
+
+
+def linked(path: str) -> str:
+    "Return a link to a chapter, by its name without number: `[events](1_data/12_events.ipynb)`."
+    name = re.sub(r"^\d+_", "", Path(path).stem).replace("_", " ")
+    return f"[{name}]({path})"
+
+
+def rooms_table() -> str:
+    "Return the rows of the parts of the table of rooms, as the folders have it."
+    rows = []
+    for folder, (first, *others) in rooms().items():
+        if folder:
+            name = re.sub(r"^\d+_", "", folder)
+            rows.append(f"| [`{folder}/`]({first}) → `ehrseq.{name}` | {' · '.join(map(linked, others))} |")
+        else:
+            rows.append(f"| beside the parts → `ehrseq` | {' · '.join(map(linked, [first, *others]))} |")
+    return "\n".join(rows)
