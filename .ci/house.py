@@ -2,7 +2,6 @@
 notebook runs, and the explorer's page answers.
 
 `python .ci/house.py readme` writes the README. `python .ci/house.py format` puts the code in style.
-`python .ci/house.py rooms` prints the table of parts and rooms for `nbs/design.ipynb`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ sklearn.ensemble torch._dynamo torchmetrics torchsurv.loss.cox umap
 SLOW = """
 jobs bad_input train contract omop phenotypes sweep leaderboard on_a_rented_gpu downstream forecast baselines
 """.split()
-STYLED = ["nbs", "setup.py", ".ci/house.py", ".ci/origin.py", ".ci/outputs.py"]
+STYLED = ["nbs", "setup.py", ".ci/house.py", ".ci/origin.py", ".ci/outputs.py", ".ci/tables.py"]
 LINK = re.compile(r"\]\((?!\w+:|#|/)([^)\s]+)\)")  # a relative one
 
 
@@ -192,15 +191,6 @@ def main() -> int:
     return int(failed > 0)
 
 
-def rooms() -> int:
-    "Print the rows of the parts of the table of rooms."
-    sys.path.insert(0, str(NBS / "tests"))
-    from repository import rooms_table
-
-    print(rooms_table())
-    return 0
-
-
 def write_readme() -> int:
     (ROOT / "README.md").write_text(readme(), encoding="utf-8")
     return 0
@@ -210,7 +200,6 @@ COMMANDS = {
     "test": main,
     "readme": write_readme,
     "format": lambda: int(not put_in_style()),
-    "rooms": rooms,
 }
 
 if __name__ == "__main__":
