@@ -1,5 +1,7 @@
 # make demo   install, pre-train on the bundled sample, leave a report
-# make test   install, check that modules match notebooks, run every notebook
+# make test   install, check that modules match notebooks and code is in style, run every notebook
+# make format  put notebooks and tools in one style, as ruff.toml says
+# make tables  write anew the tables that the house tests hold to the code; look at what changed
 # make outputs  run anew the notebooks whose saved outputs are older than their code or data; a failure stops none
 # make lab    install, open JupyterLab
 # make explore  a page to explore a run: RUN=path (default: the demo's), PORT=8866; this machine only
@@ -12,7 +14,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: install demo test outputs lab explore browser spark readme clean
+.PHONY: install demo test format tables outputs lab explore browser spark readme clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -29,6 +31,12 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python .ci/house.py
+
+format: $(STAMP)
+	@$(BIN)/python .ci/house.py format
+
+tables: $(STAMP)
+	@$(BIN)/python .ci/tables.py
 
 outputs: $(STAMP)
 	@$(BIN)/python .ci/outputs.py save

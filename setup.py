@@ -1,4 +1,5 @@
 """Install ehrseq from `settings.ini`; a built package also carries the job notebooks."""
+
 from configparser import ConfigParser
 from pathlib import Path
 from shutil import copy2, copytree
@@ -17,10 +18,12 @@ class BuildWithJobs(build_py):
 
     def run(self):
         super().run()
-        if self.editable_mode: return
+        if self.editable_mode:
+            return
         folder = Path(self.build_lib) / "ehrseq" / "notebooks"
         folder.mkdir(parents=True, exist_ok=True)
-        for notebook in sorted((root / "nbs" / "jobs").glob("*.ipynb")): copy2(notebook, folder)
+        for notebook in sorted((root / "nbs" / "jobs").glob("*.ipynb")):
+            copy2(notebook, folder)
         copytree(root / "nbs" / "jobs" / "params", folder / "params", dirs_exist_ok=True)
 
 
@@ -28,14 +31,16 @@ setup(
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],
-    long_description=(root / "README.md").read_text(encoding="utf-8") if (root / "README.md").exists() else "",
+    long_description=(root / "README.md").read_text(encoding="utf-8")
+    if (root / "README.md").exists()
+    else "",
     long_description_content_type="text/markdown",
     author=cfg["author"],
     keywords=cfg["keywords"],
     license="Apache-2.0",
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["ehrseq*"]),
-    package_data={"ehrseq": ["sample/*.csv.gz", "rates.csv"]},
+    package_data={"ehrseq": ["sample/*.csv.gz", "rates.csv", "py.typed"]},
     install_requires=cfg["requirements"].split(),
     extras_require={
         "notebook": cfg["notebook_requirements"].split(),

@@ -1,4 +1,11 @@
-"""`make test`: modules equal notebooks, README equals the index, every notebook runs, the explorer's page answers. `make readme` writes the README."""
+"""What `make test` runs: modules equal notebooks, README equals the index, code is in one style, every
+notebook runs, and the explorer's page answers.
+
+`python .ci/house.py readme` writes the README. `python .ci/house.py format` puts the code in style.
+"""
+
+from __future__ import annotations
+
 import os
 import re
 import shutil
@@ -9,93 +16,191 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from posixpath import normpath
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
+NBS = ROOT / "nbs"
 # Two notebooks at once, one thread each: on two cores faster than one after the other.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TQDM_MININTERVAL": "5"}
-FORKED = get_context("forkserver")      # each notebook in a process of its own, forked from one that has imported what most of them import
-IMPORTED = ["nbdev.test", "ehrseq.runs.command_line", "ehrseq.explore.explorer", "ehrseq.runs.leaderboard", "accelerate", "papermill", "peft", "plotly.express", "sklearn.ensemble", "torch._dynamo", "torchmetrics", "torchsurv.loss.cox", "umap"]
+# Each notebook has a process of its own, forked from one that has imported what most of them import.
+FORKED = get_context("forkserver")
+IMPORTED = """
+nbdev.test ehrseq.runs.jobs ehrseq.explore.explorer accelerate papermill peft plotly.express
+sklearn.ensemble torch._dynamo torchmetrics torchsurv.loss.cox umap
+""".split()
+# The slowest notebooks first, so that both workers end together; by name, without number.
+SLOW = """
+jobs bad_input train contract omop phenotypes sweep leaderboard on_a_rented_gpu downstream forecast baselines
+""".split()
+STYLED = ["nbs", "setup.py", ".ci/house.py", ".ci/origin.py", ".ci/outputs.py", ".ci/tables.py"]
+LINK = re.compile(r"\]\((?!\w+:|#|/)([^)\s]+)\)")  # a relative one
 
 
-def readme():
-    "README.md as made from `nbs/index.ipynb`, hidden cells left out and links seen from the top."
-    from nbconvert import MarkdownExporter
+# What is made from the notebooks
+
+
+def readme() -> str:
+    "Return README.md as made from `nbs/index.ipynb`: hidden cells left out, links seen from the top."
     import nbformat
-    notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", 4)
+    from nbconvert import MarkdownExporter
+
+    notebook = nbformat.read(NBS / "index.ipynb", 4)
     notebook.cells = [c for c in notebook.cells if not c.source.startswith("#| hide")]
     text = MarkdownExporter().from_notebook_node(notebook)[0].strip() + "\n"
-    return re.sub(r"\]\((?!http|#)([^)]+\.(?:ipynb|md|png))\)", r"](nbs/\1)", text)
+    return LINK.sub(lambda m: f"]({normpath('nbs/' + m.group(1))})", text)
 
 
-def snapshot():
-    files = [*ROOT.glob("ehrseq/**/*.py"), *(p for p in ROOT.glob("nbs/**/*.ipynb") if ".ipynb_checkpoints" not in p.parts)]
+def snapshot() -> dict[str, bytes]:
+    "Return what export and cleaning may change, sub-packages and data files of the package included."
+    files = [p for p in (ROOT / "ehrseq").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    files += [p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
     return {str(p.relative_to(ROOT)): p.read_bytes() for p in files}
 
 
-def out_of_step():
-    "Files that a clean re-export changes, adds or removes."
+def out_of_step() -> list[str]:
+    "Return the files that a clean re-export changes, adds or removes."
     before = snapshot()
-    for p in ROOT.glob("ehrseq/**/*.py"): p.unlink()
-    for command in ("nbdev_export", "nbdev_clean"): subprocess.run([BIN / command], cwd=ROOT, check=True)
+    for path in (ROOT / "ehrseq").rglob("*.py"):
+        path.unlink()
+    for command in ("nbdev_export", "nbdev_clean"):
+        subprocess.run([BIN / command], cwd=ROOT, check=True)
     after = snapshot()
     changed = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
-    return changed + (["README.md (make readme)"] if (ROOT / "README.md").read_text() != readme() else [])
+    if (ROOT / "README.md").read_text(encoding="utf-8") != readme():
+        changed.append("README.md (make readme)")
+    return changed
 
 
-def notebooks():
-    "Every chapter, tutorial and job, slowest first so that the two workers end together."
-    found = [p for p in (ROOT / "nbs").rglob("*.ipynb") if not any(s.startswith(("_", ".")) for s in p.relative_to(ROOT).parts)]
-    found = [p for p in found if not any((d / ".notest").exists() for d in p.parents if d != ROOT.parent)]
-    slow = ("30_jobs", "bad_input", "30_train", "60_contract", "26_omop", "40_phenotypes", "45_sweep", "50_leaderboard", "04_on_a_rented_gpu", "20_downstream", "40_forecast", "20_baselines")
-    return sorted(found, key=lambda p: (slow.index(p.stem) if p.stem in slow else len(slow), p.name))
+# Style
 
 
-def test(path, log):
-    "In a process of its own: run a notebook; what it says goes to a file."
-    for stream in (1, 2): os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), stream)
+def ruff(*arguments: str) -> bool:
+    return subprocess.run([BIN / "ruff", *arguments, *STYLED], cwd=ROOT).returncode == 0
+
+
+def in_style() -> bool:
+    "Whether notebooks and tools are formatted, and ruff finds no fault; what it finds is printed."
+    checks = [ruff("check", "--quiet", "--output-format", "concise"), ruff("format", "--check", "--quiet")]
+    return all(checks)
+
+
+def put_in_style() -> bool:
+    "Format, and mend what ruff can mend; whether nothing is left."
+    ruff("check", "--quiet", "--fix")
+    ruff("format", "--quiet")
+    return in_style()
+
+
+# Notebooks
+
+
+def is_tested(path: Path) -> bool:
+    "Whether tests run a notebook: not in a folder with `.notest`, and not hidden."
+    inside = path.relative_to(NBS)
+    if any(name.startswith(("_", ".")) for name in inside.parts):
+        return False
+    return not any((NBS / folder / ".notest").exists() for folder in inside.parents)
+
+
+def place(path: Path) -> tuple[int, str]:
+    "Return by what notebooks are ordered: the slow ones first."
+    name = re.sub(r"^\d+_", "", path.stem)
+    return (SLOW.index(name) if name in SLOW else len(SLOW), path.name)
+
+
+def notebooks() -> list[Path]:
+    "Return every notebook that tests run. With a browser, the explorer's tutorial runs in JupyterLab."
+    found = [path for path in NBS.rglob("*.ipynb") if is_tested(path)]
+    if shutil.which("chromium"):
+        found = [path for path in found if path.stem != "10_explore_the_map"]
+    return sorted(found, key=place)
+
+
+def test(path: Path, log: str) -> None:
+    "In a process of its own, run a notebook; what it says goes to a file."
+    for stream in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), stream)
     os.chdir(path.parent)
     from nbdev.test import test_nb
+
     sys.exit(not test_nb(path, skip_flags=["slow", "gpu"])[0])
 
 
-def run(path):
+def run(path: Path) -> tuple[bool, int]:
+    "Run a notebook and print how it went; return whether it passed, and how many cohorts it missed."
     start = time.perf_counter()
     with tempfile.NamedTemporaryFile("r") as log:
         process = FORKED.Process(target=test, args=(path, log.name))
-        process.start(); process.join()
+        process.start()
+        process.join()
         said, ok = log.read(), process.exitcode == 0
     skipped = [line for line in said.splitlines() if line.startswith("skipped:")]
-    print(f"{'ok  ' if ok else 'FAIL'} {path.relative_to(ROOT)}  {time.perf_counter() - start:.0f} s", *skipped, sep="\n       " if skipped else "", flush=True)
-    if not ok: print(said[-10_000:], flush=True)
+    seconds = time.perf_counter() - start
+    lines = [f"{'ok  ' if ok else 'FAIL'} {path.relative_to(ROOT)}  {seconds:.0f} s", *skipped]
+    print("\n       ".join(lines), flush=True)
+    if not ok:
+        print(said[-10_000:], flush=True)
     return ok, len(skipped)
 
 
-def browser():
+def browser() -> bool:
     "Whether the explorer answers in a real browser; its steps are printed when it is done."
-    done = subprocess.run([sys.executable, ROOT / ".ci" / "browser.py"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    command = [sys.executable, ROOT / ".ci" / "browser.py"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     print(done.stdout, end="", flush=True)
     return done.returncode == 0
 
 
-def main():
+def committed() -> int:
+    "Return how many notebooks the repository has."
+    command = ["git", "ls-files", "nbs/*.ipynb", "nbs/**/*.ipynb"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return len(listed.stdout.split())
+
+
+# The test run
+
+
+def checked() -> list[bool]:
+    "Whether modules and README are those of the notebooks, and whether the code is in style."
+    changed, styled = out_of_step(), in_style()
+    if changed:
+        print(f"FAIL out of step (re-exported now; look, and commit): {', '.join(changed)}", flush=True)
+    else:
+        print("modules, notebooks and README agree", flush=True)
+    print("code is in style" if styled else "FAIL style (make format)", flush=True)
+    return [not changed, styled]
+
+
+def main() -> int:
+    "Run everything; return 1 if something failed."
     os.environ.update(ENVIRONMENT)
     FORKED.set_forkserver_preload(IMPORTED)
-    changed = out_of_step()
-    print("modules, notebooks and README agree" if not changed else "FAIL out of step (re-exported now; look, and commit): " + ", ".join(changed), flush=True)
-    paths = [p for p in notebooks() if p.stem != "10_explore_the_map" or not shutil.which("chromium")]      # with a browser it is run in JupyterLab
+    passed = checked()
+    paths = notebooks()
     with ThreadPoolExecutor(2) as pool:
-        tried = pool.submit(browser)
+        page = pool.submit(browser)
         results = list(pool.map(run, paths))
-        page = tried.result()
-    ran, expected = len(results), len(subprocess.run(["git", "ls-files", "nbs/*.ipynb", "nbs/**/*.ipynb"], cwd=ROOT, capture_output=True, text=True).stdout.split())
-    print(f"{ran} notebooks ran ({expected} in the repository, benchmarks included)")
-    passed = sum(ok for ok, _ in results) + (not changed) + page
-    failed = ran + 2 - passed + (ran == 0)
-    print(f"{passed} passed, {failed} failed, {sum(n for _, n in results)} skipped")
-    return failed > 0
+        passed.append(page.result())
+    passed += [ok for ok, _ in results]
+    failed = passed.count(False) + (not paths)  # no notebook found is a failure, too
+    skipped = sum(n for _, n in results)
+    print(f"{len(paths)} notebooks ran ({committed()} in the repository, benchmarks included)")
+    print(f"{passed.count(True)} passed, {failed} failed, {skipped} skipped")
+    return int(failed > 0)
 
+
+def write_readme() -> int:
+    (ROOT / "README.md").write_text(readme(), encoding="utf-8")
+    return 0
+
+
+COMMANDS = {
+    "test": main,
+    "readme": write_readme,
+    "format": lambda: int(not put_in_style()),
+}
 
 if __name__ == "__main__":
-    if "readme" in sys.argv[1:]: (ROOT / "README.md").write_text(readme())
-    else: sys.exit(main())
+    sys.exit(COMMANDS[sys.argv[1] if len(sys.argv) > 1 else "test"]())

@@ -1,20 +1,22 @@
 """A hash of what a notebook's outputs came from: its code, the modules it reaches, the data these name.
 
 Docstrings, annotations, comments and formatting change nothing. `outputs.py` compares and records."""
+
 import ast
 import hashlib
 import json
 import re
 from configparser import ConfigParser
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = ("ehrseq/**/sample", "ehrseq/**/*.csv", "nbs/**/results/*", "nbs/**/params/*")   # committed
+BESIDE = ("nbs/tests", "nbs/benchmarks")  # plain code that notebooks import by its bare name
+DATA = ("ehrseq/**/sample", "ehrseq/**/*.csv", "nbs/**/results/*", "nbs/**/params/*")  # committed
 BRIEFLY = {"out": "_runs/pretrain", "epochs": 2}
 ASKED = {"tasks": ["onset ^Acute bronchitis", "readmission"], "at": "2019-01-01", "horizon": 1800}
-JOBS = {   # a job: what its page is made with (else its defaults), and the jobs that run before it
+JOBS = {  # a job: what its page is made with (else its defaults), and the jobs that run before it
     "pretrain": ({}, {}),
     "embed": ({}, {"pretrain": BRIEFLY}),
     "evaluate": (ASKED, {"pretrain": BRIEFLY}),
@@ -57,6 +59,7 @@ def left_out(text: str) -> bool:
 
 # Code, without what changes nothing: docstrings, annotations, comments, formatting
 
+
 class Plain(ast.NodeTransformer):
     def visit(self, node):
         super().generic_visit(node)
@@ -76,14 +79,14 @@ def undocumented(node: ast.AST) -> None:
         node.body = node.body[1:] or [ast.Pass()]
 
 
-@lru_cache(maxsize=None)
+@cache
 def plain(text: str, module: bool) -> ast.Module:
     "The tree of a module, or of a notebook's cell, in which a line of magic is a string."
     if not module:
         text = re.sub(r"^(\s*)([%!].*)$", lambda m: m[1] + repr(m[2]), text, flags=re.M)
     try:
         tree = ast.parse(text)
-    except SyntaxError:                                   # magic of another form: taken as text
+    except SyntaxError:  # magic of another form: taken as text
         return ast.Module([ast.Expr(ast.Constant(text))], [])
     if module:
         undocumented(tree)
@@ -101,12 +104,12 @@ def written(node: object) -> str:
     return f"{type(node).__name__}({','.join(said)})"
 
 
-@lru_cache(maxsize=None)
+@cache
 def as_hashed(text: str, module: bool) -> str:
     return written(plain(text, module))
 
 
-@lru_cache(maxsize=None)
+@cache
 def nodes(text: str, module: bool) -> tuple[ast.AST, ...]:
     return tuple(ast.walk(plain(text, module)))
 
@@ -117,7 +120,7 @@ def cell_code(cell: dict) -> str:
     return f"{left_out(text)} {text.rstrip().endswith(';')} {as_hashed(text, False)}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def strings(text: str, module: bool) -> frozenset[str]:
     "The strings in code; a formatted one as a pattern."
     formatted = [n for n in nodes(text, module) if isinstance(n, ast.JoinedStr)]
@@ -132,21 +135,29 @@ def pattern(node: ast.JoinedStr) -> str:
 
 # What code reaches
 
+
 def module_file(name: str) -> Path | None:
+    "The file of a module of ehrseq, or of plain code beside notebooks."
+    if name.split(".")[0] != "ehrseq":
+        return next((p for folder in BESIDE if (p := ROOT / folder / f"{name}.py").is_file()), None)
     path = ROOT.joinpath(*name.split("."))
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def is_ours(name: str) -> bool:
+    return name.split(".")[0] == "ehrseq" or module_file(name) is not None
 
 
 def named(node: ast.AST, home: str) -> list[str]:
     "Modules that an import may mean, in a module of the package `home` (empty: in a notebook)."
     if isinstance(node, ast.Import):
-        aliases = [a for a in node.names if a.name.split(".")[0] == "ehrseq"]
-        return [a.name for a in aliases] + ["ehrseq" for a in aliases if not a.asname]
+        aliases = [a for a in node.names if is_ours(a.name)]
+        return [a.name for a in aliases] + ["ehrseq" for a in aliases if "." in a.name and not a.asname]
     base = node.module or ""
     if node.level:
-        above = home.split(".")[:len(home.split(".")) - node.level + 1]
+        above = home.split(".")[: len(home.split(".")) - node.level + 1]
         base = ".".join([*above, *base.split(".")]).rstrip(".")
-    if base.split(".")[0] != "ehrseq":
+    if not is_ours(base):
         return []
     return [f"{base}.{a.name}" if module_file(f"{base}.{a.name}") else base for a in node.names]
 
@@ -161,14 +172,14 @@ def spoken(text: str, home: str, lazy: bool) -> str | None:
         return name if module_file(name) else None
 
 
-@lru_cache(maxsize=None)
+@cache
 def neighbours(text: str, module: bool, home: str = "", lazy: bool = False) -> set[str]:
     "The modules that code names. `forget` these where modules come and go."
     found = {s for t in strings(text, module) if (s := spoken(t, home, lazy))}
     for node in nodes(text, module):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             found |= set(named(node, home))
-    if any(re.fullmatch(r"(\.\./)+ehrseq/?", t) for t in strings(text, module)):     # the folder of them all
+    if any(re.fullmatch(r"(\.\./)+ehrseq/?", t) for t in strings(text, module)):  # the folder of them all
         found |= {module_name(p) for p in (ROOT / "ehrseq").rglob("*.py")}
     return found
 
@@ -195,13 +206,13 @@ def reached(texts: list[str]) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def data(top: str) -> list[Path]:
     "Committed files and folders that code can name, below a folder of the repository."
     return [p for d in DATA if d.startswith(top) for p in sorted(ROOT.glob(d)) if not hidden(p, ROOT)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def parts(text: str, module: bool) -> frozenset[str]:
     "The names of files and folders that may stand in the strings of code, with `*` for what is not known."
     found = {part for s in strings(text, module) for part in re.split(r"[/\\]", s)}
@@ -211,11 +222,17 @@ def parts(text: str, module: bool) -> frozenset[str]:
 def data_named(names: frozenset[str], top: str) -> set[Path]:
     "The data that is named: a parameter file also without its ending."
     patterns = [n for n in names if re.search(r"[*?\[]", n)]
-    return {p for p in data(top) if p.name in names or p.suffix == ".yaml" and p.stem in names
-            or any(fnmatchcase(p.name, n) for n in patterns)}
+    return {
+        p
+        for p in data(top)
+        if p.name in names
+        or p.suffix == ".yaml"
+        and p.stem in names
+        or any(fnmatchcase(p.name, n) for n in patterns)
+    }
 
 
-@lru_cache(maxsize=None)
+@cache
 def digest(path: Path, changed: int, size: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

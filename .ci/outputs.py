@@ -5,6 +5,7 @@
 `python .ci/outputs.py check` names the old ones, and fails if there are any.
 `python .ci/outputs.py record PATH …` says of a benchmark, which takes hours, that its outputs are those of
 its code and results as they are now; for a person who has looked."""
+
 import base64
 import io
 import os
@@ -20,10 +21,10 @@ from origin import JOBS, came_from, code_cells, is_benchmark, left_out, read
 
 STEADY = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONHASHSEED": "0"}
 PICTURES = {"PLOTLY_RENDERER": "png"}
-STRICT = {"IN_TEST": "", "CI": "true"}                    # in full; a missing cohort is an error
+STRICT = {"IN_TEST": "", "CI": "true"}  # in full; a missing cohort is an error
 WIDGET = "application/vnd.jupyter.widget-view+json"
-COLOURS = 160                                             # of a picture: it stays light
-BAR = re.compile(r"\d+%\s*\|.*\[.*\]|\d+it \[.*\]")       # of tqdm
+COLOURS = 160  # of a picture: it stays light
+BAR = re.compile(r"\d+%\s*\|.*\[.*\]|\d+it \[.*\]")  # of tqdm
 
 
 class Refused(Exception):
@@ -50,6 +51,7 @@ def is_stale(path: Path) -> bool:
 
 # Executing
 
+
 def environment(folder: Path) -> dict[str, str]:
     "Of a kernel in that folder: this repository's package, shared data by a relative path, one thread."
     data = Path(os.getenv("EHRSEQ_DATA") or origin.ROOT.parent / "shared" / "data")
@@ -60,13 +62,20 @@ def environment(folder: Path) -> dict[str, str]:
 def run(notebook, folder: Path) -> None:
     "Execute a notebook in place, in that folder, as nbdev's tests would, but in full."
     from nbclient import NotebookClient
+
     texts = [c.source for c in notebook.cells]
     for cell in notebook.cells:
         if cell.cell_type == "code" and left_out(cell.source):
             cell.source = ""
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", store_widget_state=False,
-                            record_timing=False, resources={"metadata": {"path": str(folder)}},
-                            extra_arguments=["--IPKernelApp.log_level=40"])
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        store_widget_state=False,
+        record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
+        extra_arguments=["--IPKernelApp.log_level=40"],
+    )
     client.execute(env=environment(folder))
     for cell, text in zip(notebook.cells, texts):
         cell.source = text
@@ -75,6 +84,7 @@ def run(notebook, folder: Path) -> None:
 def with_parameters(notebook, given: dict):
     "A job's notebook with values of its parameters, in a cell after theirs, as papermill would."
     import nbformat
+
     if given:
         at = next(i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", []))
         text = "\n".join(f"{k} = {v!r}" for k, v in given.items())
@@ -85,6 +95,7 @@ def with_parameters(notebook, given: dict):
 def executed(path: Path):
     "The executed notebook: where it lies; a job in a folder of its own, after the jobs that it needs."
     import nbformat
+
     if path.parent.name != "jobs":
         notebook = nbformat.read(path, 4)
         run(notebook, path.parent)
@@ -102,6 +113,7 @@ def executed(path: Path):
 
 
 # What is kept of an output
+
 
 def each_text(output, change) -> None:
     "Replace the texts of an output, pictures aside."
@@ -121,6 +133,7 @@ def settled(text: str) -> str:
 def light(picture: str) -> str:
     "A picture (base64 of PNG) in few colours."
     from PIL import Image
+
     few = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(COLOURS)
     few.save(to := io.BytesIO(), "png", optimize=True)
     return base64.b64encode(to.getvalue()).decode()
@@ -159,6 +172,7 @@ def machine_paths(outputs: list) -> list[str]:
 def cleaned(notebook):
     "As nbdev_clean leaves it."
     from nbdev.clean import clean_nb
+
     settings = origin.settings()
     allowed = [settings[k].split() for k in ("allowed_metadata_keys", "allowed_cell_metadata_keys")]
     clean_nb(notebook, False, *allowed)
@@ -177,6 +191,7 @@ def refuse(cell_id: str, outputs: list) -> None:
 def save(path: Path) -> bool:
     "Execute a notebook and save its outputs; whether its file changed. A failing cell leaves it."
     import nbformat
+
     origin.forget()
     made_from = came_from(path)
     done = {c.id: kept(c.outputs) for c in code_cells(executed(path))}
@@ -196,6 +211,7 @@ def save(path: Path) -> bool:
 def record(path: Path) -> None:
     "Take the outputs of a benchmark as they are for those of its code and results."
     import nbformat
+
     if not is_benchmark(path):
         raise Refused(f"{path.name} is no benchmark: save it.")
     notebook = nbformat.read(path, 4)
@@ -217,7 +233,7 @@ def save_all(paths: list[Path]) -> int:
         start, said = time.perf_counter(), "unchanged"
         try:
             said = "saved" if save(path) else said
-        except Exception as e:                            # of any kind: the others go on
+        except Exception as e:  # of any kind: the others go on
             failed += 1
             said = f"FAILED, left as it was: {type(e).__name__}: {str(e)[-2000:]}"
         print(f"{path.relative_to(origin.ROOT)}  {time.perf_counter() - start:.0f} s  {said}", flush=True)

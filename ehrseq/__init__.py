@@ -49,4 +49,5 @@ _NAMES = {
 }
 _PARTS = ("data", "encoders", "scores", "objectives", "training", "tasks", "explore", "runs")
 __all__ = [*_NAMES, *_PARTS]
-__getattr__, __dir__ = handed_on(__name__, _NAMES, _PARTS)
+if not TYPE_CHECKING:  # a checker is to find names that are not there
+    __getattr__, __dir__ = handed_on(__name__, _NAMES, _PARTS)

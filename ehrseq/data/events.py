@@ -6,12 +6,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 import uuid
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ibis
@@ -24,7 +21,7 @@ from .table_files import DataError, nearest, shape, shown
 
 # %% auto #0
 __all__ = ['CLINICAL', 'KINDS', 'BIRTH', 'DEATH', 'SPLITS', 'LARGEST', 'SCHEMA', 'VISITS', 'NOT_FINITE', 'DAMAGED', 'LONG',
-           'SPREADSHEET', 'REQUIRED', 'CODES', 'split_of', 'Events', 'from_pandas', 'rewritten', 'shared_cohort']
+           'SPREADSHEET', 'REQUIRED', 'CODES', 'split_of', 'Events', 'from_pandas', 'rewritten']
 
 # %% ../../nbs/1_data/12_events.ipynb #f69977c8
 CLINICAL = (
@@ -323,17 +320,3 @@ def _visits(rows: pd.DataFrame, until: object) -> pd.DataFrame:
         visits = visits[visits["start"] <= until]
         visits = visits.assign(stop=visits["stop"].where(visits["stop"] <= until))
     return visits.assign(**{"class": None}).astype({"visit_id": "int64"})
-
-# %% ../../nbs/1_data/12_events.ipynb #03ae413f
-def shared_cohort(name) -> Path | None:
-    "The folder of a shared test cohort, or None where it is absent. With `CI=true`, absence is an error."
-    folder = (
-        Path(os.getenv("EHRSEQ_DATA") or Path(sys.modules["ehrseq"].__file__).parents[2] / "shared" / "data")
-        / name
-    )
-    if folder.exists():
-        return folder
-    if os.getenv("CI") == "true":
-        raise FileNotFoundError(f"{folder} is missing; set EHRSEQ_DATA.")
-    for stream in {sys.stdout, sys.__stderr__}:
-        print(f"skipped: {name} is not in {folder.parent}", file=stream)  # the test run counts them on stderr

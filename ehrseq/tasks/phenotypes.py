@@ -135,7 +135,7 @@ def agreement(
 
 def disease_matrix(cohort: Any, rows: np.ndarray) -> pd.DataFrame:
     "Which disease groups the patients of `rows` have (rows groups), without groups that nobody has."
-    g = disease_groups(cohort.conditions)
+    g = disease_groups(cohort.conditions, cohort.report.hints)
     t = pd.crosstab(g["subject_id"], g["group"]).astype(bool)
     t = t.reindex(cohort.sequences.subject_id[rows], fill_value=False)
     return t.loc[:, t.any()]
