@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.data.sequences import tokenize as tokenize
     from ehrseq.data.source import read as read
     from ehrseq.data.table_files import DataError as DataError
+    from ehrseq.runs.compare import compare as compare
+    from ehrseq.runs.embed import embed as embed
+    from ehrseq.runs.evaluate import evaluate as evaluate
     from ehrseq.runs.finetune import finetune as finetune
     from ehrseq.runs.pretrain import pretrain as pretrain
     from ehrseq.runs.run import Run as Run
@@ -46,6 +49,9 @@ _NAMES = {
     "Events": "data.events",
     "DataError": "data.table_files",
     "finetune": "runs.finetune",
+    "evaluate": "runs.evaluate",
+    "embed": "runs.embed",
+    "compare": "runs.compare",
 }
 _PARTS = ("data", "encoders", "scores", "objectives", "training", "tasks", "explore", "runs")
 __all__ = [*_NAMES, *_PARTS]

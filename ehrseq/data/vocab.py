@@ -130,6 +130,7 @@ def unknown_rate(
         warnings.warn(
             f"{rate:.1%} of the codes in {where} are not in the vocabulary; "
             "a larger vocab_size, or a vocabulary of its own, may be needed.",
+            stacklevel=2,
         )
     return rate
 

@@ -175,7 +175,8 @@ class Contrastive(ContrastiveLoss):
         out = {"loss": frame["nll"].mean(), "top1": frame["hit"].mean()}
         out |= {"alignment": frame["alignment"].mean(), "uniformity": np.log(frame["others"].mean())}
         if collapsed(frame):
-            warnings.warn(_collapse_warning(out["loss"], frame["guess"].mean(), out["uniformity"]))
+            text = _collapse_warning(out["loss"], frame["guess"].mean(), out["uniformity"])
+            warnings.warn(text, stacklevel=2)
         return {f"contrastive.{k}": float(v) for k, v in out.items()}
 
 # %% ../../nbs/4_objectives/30_contrastive.ipynb #69c9d457

@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 
-from .jobs import check_given, check_parameters, notebook, parameter_file, run_job
-from .parameters import from_file, from_text, parameter_types
+from .jobs import check_given, check_parameters, job_kinds, parameter_file, run_job
+from .parameters import from_file, from_text
 from .pods import stop_pod
 from .processes import RANK, in_processes
 from .run import publish
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 # %% ../../nbs/8_runs/65_command_line.ipynb #c1i5506
 def _given(asked: argparse.Namespace) -> dict:
     "The parameters of the command line: those of `-f`, and those of `-p`, which win. Raises `ValueError`."
-    types, varied = (parameter_types(notebook(name)) for name in (asked.name, "pretrain"))
+    types, varied = job_kinds(asked.name), job_kinds("pretrain")
     names = [name for name, _ in asked.p]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:

@@ -5,7 +5,7 @@
 # %% ../../nbs/8_runs/40_compare.ipynb #56fb5fdd
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,9 @@ from ..data.sequences import Cohort
 from ..encoders.encoder import Config, encoder_class
 from ..objectives.objective import Objective, make_objective, objective_classes
 from .evaluation import headline
+from .parameters import takes
 from .pretrain import LEARNING_RATES, pretrain, start_from
+from .reading import Reading
 from .run import Run
 from ..scores import metrics
 from ..tiers import Target, Tier
@@ -29,10 +31,10 @@ from ..training.probe import probe, probing
 from ..training.train import Rate, Settings, Trained, measured_rate, seed_everything, train
 
 # %% auto #0
-__all__ = ['TOLERANCE', 'PROBE_MARK', 'Contender', 'file_name', 'contender', 'Budget', 'fresh_model', 'training_loader',
+__all__ = ['TOLERANCE', 'PROBE_MARK', 'EVERY', 'Contender', 'file_name', 'contender', 'Budget', 'fresh_model', 'training_loader',
            'validation_loader', 'median_rates', 'unequal', 'footnote', 'read_comparison', 'Finished',
            'ComparisonFolder', 'Comparison', 'run_comparison', 'tuned_learning_rate', 'score_table', 'baseline_scores',
-           'compare']
+           'Comparing', 'CompareJob', 'compare']
 
 # %% ../../nbs/8_runs/40_compare.ipynb #3c02d7ea
 @dataclass(frozen=True)
@@ -549,22 +551,53 @@ def _difference(patients: pd.DataFrame, best: pd.DataFrame) -> dict:
     return metrics.interval(_score(patients) - _score(best), drawn[0] - drawn[1], len(patients))
 
 # %% ../../nbs/8_runs/40_compare.ipynb #08345237
+EVERY = (
+    "transformer/mlm+nvp",
+    "hierarchical/mlm+nvp",
+    "behrt/mlm+nvp",
+    "lstm/mlm+nvp",
+    "med2vec/skipgram",
+)
+
+# %% ../../nbs/8_runs/40_compare.ipynb #dcc07224
+@dataclass(frozen=True)
+class Comparing:
+    "What a comparison can be told, beside the cohort and the folder."
+
+    contenders: list[str] = field(default_factory=lambda: list(EVERY))  # encoder/objective; see below
+    seeds: list[int] = field(default_factory=lambda: [0])  # three or more to rank
+    tier: str = "small"  # "small", "medium", "large"
+    target: str = "auto"  # "auto", "cpu", "m1", "rtx3060", "a40", "h200"
+    minutes: float | None = None  # of training, for each run; 1 if epochs is None too
+    epochs: float | None = None  # instead of minutes: equal tokens rather than equal time
+    tuning: float = 0.25  # share of the budget for each learning rate tried
+    probes: list[str] = field(default_factory=lambda: ["mlm", "nvp"])  # what others are probed for
+
+
+@dataclass(frozen=True)
+class CompareJob(Comparing, Reading):
+    "Everything that the job `compare` can be told."
+
+    out: str = "_runs/compare"  # the comparison's folder
+
+    def run(self, cohort: Cohort, progress: bool = True) -> Comparison:
+        "Return the comparison, run to its end."
+        told = {f.name: getattr(self, f.name) for f in fields(Comparing)}
+        return compare(cohort, self.out, **told, progress=progress)
+
+# %% ../../nbs/8_runs/40_compare.ipynb #57fbd7f6
+@takes(Comparing)
 def compare(
     cohort: Cohort,
     out: Path | str,  # the comparison's folder
-    contenders: list[str],  # encoder/objective, or "… < encoder/objective" to start from that one's codes
-    seeds: list[int] | tuple = (0,),  # three or more to rank
-    tier: str | Tier = "small",
-    target: str | Target = "auto",
-    minutes: float | None = None,  # of training, for each run; 1 if epochs is None too
-    epochs: float | None = None,  # instead of minutes: equal tokens rather than equal time
-    tuning: float = 0.25,  # share of the budget for each learning rate tried
-    probes: list[str] | tuple = ("mlm", "nvp"),  # what is probed for, where an objective is neither
-    progress: bool = True,
+    settings: Comparing,  # its fields are keywords: compare(cohort, out, ["lstm/mlm"], minutes=5)
+    progress: bool = True,  # show a bar
 ) -> Comparison:
-    """Train and score contenders under one budget; stopped, the same call goes on.
+    """Train and score contenders under one budget; stopped, the same call goes on. A contender is encoder/objective,
+    or "… < encoder/objective" to start from the codes of another.
     Raises `ValueError` for unknown names, for two budgets, and for a folder that holds another comparison."""
-    if minutes is None and epochs is None:
-        minutes = 1
-    budget = Budget(minutes, epochs, tuning)
-    return Comparison(cohort, out, contenders, budget, seeds, tier, target, probes).run(progress)
+    s = settings
+    minutes = 1 if s.minutes is None and s.epochs is None else s.minutes
+    budget = Budget(minutes, s.epochs, s.tuning)
+    made = Comparison(cohort, out, s.contenders, budget, s.seeds, s.tier, s.target, s.probes)
+    return made.run(progress)

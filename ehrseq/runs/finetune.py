@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.events import Events
-from ..data.folders import private_folder, read_json, seal, write_json, write_parquet
+from ..data.folders import private_folder, seal, write_json, write_parquet
 from ..data.markup import in_markdown
-from ..data.source import read
 from ..registry import choose
+from .parameters import takes
+from .reading import events_of
 from .run import from_pretrained
 from ..scores import disclosure
 from ..tasks.built_in import make_task
@@ -24,49 +24,8 @@ from ..tasks.labels import write_labels
 from ..tasks.task import Task, TaskCohort
 
 # %% auto #0
-__all__ = ['WAYS', 'CARD', 'own_source', 'events_of', 'task_report', 'Plan', 'FineTuneResult', 'encoder_name', 'estimators',
-           'survival_board', 'scores_of', 'save_result', 'finetune', 'score_figure', 'score_table', 'trust_figure',
-           'few_label_figure']
-
-# %% ../../nbs/8_runs/32_finetune.ipynb #fd7541f3
-def own_source(run: Path | str) -> tuple[Any, dict]:
-    """Where the data of a run lies, and the options it was read with.
-    Raises `ValueError` if the run folder does not say."""
-    config, job = Path(run) / "config.json", Path(run) / "parameters.json"
-    if not config.exists():
-        raise ValueError(f"{run}: not a run folder on this machine; say which data to fine-tune on: data=….")
-    if job.exists():
-        said = read_json(job)
-        return said.get("data", "sample"), said.get("options") or {}
-    source = read_json(config).get("data", {}).get("source", "")
-    if source == "the bundled sample":
-        return "sample", {}
-    if not source or not Path(source).exists():
-        raise ValueError(
-            f"{run}: its own data, {source or 'of an unknown source'}, is not there; give data=…."
-        )
-    return source, {}
-
-# %% ../../nbs/8_runs/32_finetune.ipynb #159e5d6c
-def events_of(
-    run: Path | str,
-    data: Any = None,  # as `ehrseq.read` takes it; None: the run's own
-    options: dict | None = None,  # of the reader
-) -> Events:
-    """Events to fine-tune on. Raises `ValueError` if the run's own data is gone, or is not what it was
-    trained on."""
-    if data is not None:
-        return read(data, progress=False, **(options or {}))
-    source, own = own_source(run)
-    try:
-        events = read(source, progress=False, **(options or own))
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{run}: its own data, {source}, cannot be read: {error} Give data=….") from None
-    if events.fingerprint != read_json(Path(run) / "config.json").get("data", {}).get("events"):
-        raise ValueError(
-            f"{run}: its own data, {source}, has changed since training. Give data=… to use it as it is."
-        )
-    return events
+__all__ = ['WAYS', 'CARD', 'task_report', 'Plan', 'FineTuneResult', 'encoder_name', 'estimators', 'survival_board', 'scores_of',
+           'save_result', 'FinetuneJob', 'finetune', 'score_figure', 'score_table', 'trust_figure', 'few_label_figure']
 
 # %% ../../nbs/8_runs/32_finetune.ipynb #ce4b0929
 def task_report(
@@ -236,33 +195,43 @@ def save_result(result: FineTuneResult, asked: dict) -> None:
     seal(folder, files)
 
 # %% ../../nbs/8_runs/32_finetune.ipynb #80a2388f
-# Sixteen parameters, flat: the notebook's and the command line's are made from this signature.
+@dataclass(frozen=True)
+class FinetuneJob:
+    "Everything that fine-tuning can be told."
+
+    run: str = "_runs/pretrain"  # a run folder, or "owner/name" on the Hugging Face hub
+    data: str | list[str] | None = None  # as `ehrseq.read` takes it; None: what the run was trained on
+    options: dict | None = None  # of the reader: {tables: [diagnoses_icd]} of MIMIC-IV, {schema: cdm} of OMOP
+    out: str = "_runs/finetune"  # a folder for the model and its scores
+    task: str = "onset ^Acute bronchitis"  # a name, "onset" and a pattern or code, or a file of MEDS labels
+    at: str | None = "2019-01-01"  # the prediction date, or "visits"; None: as late as the horizon allows
+    followed: float | str = (
+        "cohort"  # until when all were followed: "cohort", "subject", days after, or a date
+    )
+    horizon: float = 1800  # days; 0: survival
+    lookback: float | None = 1825  # days of history before the prediction time; None: all of it
+    how: str = "finetune"  # "probe" (frozen), "finetune" (all weights), "lora"
+    person: bool = True  # age and sex beside the vector, as every baseline has them
+    epochs: float = 10  # of the training labels
+    batch_size: int = 32  # labels a step
+    seed: int = 0  # of everything that is drawn
+    target: str = "auto"  # "auto", "cpu", "m1", "rtx3060", "a40", "h200"
+    trust: bool = False  # True: the run may name an encoder that is not one of ehrseq; its code is then run
+
+# %% ../../nbs/8_runs/32_finetune.ipynb #5ed21dc4
+@takes(FinetuneJob)
 def finetune(
-    run: str = "_runs/pretrain",  # a run folder, or "owner/name" on the Hugging Face hub
-    data: str | list[str] | None = None,  # as `ehrseq.read` takes it; None: what the run was trained on
-    options: dict
-    | None = None,  # of the reader: {tables: [diagnoses_icd]} of MIMIC-IV, {schema: cdm} of OMOP
-    out: str = "_runs/finetune",  # a folder for the model and its scores
-    task: str = "onset ^Acute bronchitis",  # as `make_task` takes it
-    at: str | None = "2019-01-01",  # the prediction date, or "visits"; None: as late as the horizon allows
-    followed: float | str = "cohort",  # as `timeline` takes it
-    horizon: float = 1800,  # days; 0: survival
-    lookback: float | None = 1825,  # days of history before the prediction time; None: all of it
-    how: str = "finetune",  # "probe" (frozen), "finetune" (all weights), "lora"
-    person: bool = True,  # age and sex beside the vector, as every baseline has them
-    epochs: float = 10,
-    batch_size: int = 32,
-    seed: int = 0,
-    target: str = "auto",  # "auto", "cpu", "m1", "rtx3060", "a40", "h100", "h200"
-    trust: bool = False,  # True: the run may name an encoder that is not part of ehrseq; its code is then run
+    settings: FinetuneJob,  # its fields are parameters: finetune("runs/first", task="mortality", horizon=365)
 ) -> FineTuneResult:
     """Fine-tune a run's encoder for a task, and an untrained one; both stand beside the baselines.
     Raises `ValueError` and `TaskError`, before any training, for what cannot be done."""
-    plan = Plan(horizon, how, person, epochs, batch_size, seed, target).check()
-    events = events_of(run, data, options)
-    made = make_task(events, task, at, horizon, followed, lookback)
-    said = {"task": task, "at": str(at), "followed": followed, "horizon": horizon, "lookback": lookback}
-    return _finetune(run, made, events, plan, Path(out), trust, said | {"how": how})
+    s = settings
+    plan = Plan(s.horizon, s.how, s.person, s.epochs, s.batch_size, s.seed, s.target).check()
+    events = events_of(s.run, s.data, s.options)
+    made = make_task(events, s.task, s.at, s.horizon, s.followed, s.lookback)
+    said = {"task": s.task, "at": str(s.at)}
+    said |= {k: getattr(s, k) for k in ("followed", "horizon", "lookback", "how")}
+    return _finetune(s.run, made, events, plan, Path(s.out), s.trust, said)
 
 # %% ../../nbs/8_runs/32_finetune.ipynb #76b0e880
 def _finetune(run, made, events, plan, out, trust, said) -> FineTuneResult:

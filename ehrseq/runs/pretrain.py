@@ -9,7 +9,7 @@ import hashlib
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from ..data.batch import Loader
-from ..data.events import SPLITS, Events
+from ..data.events import SPLITS
 from ehrseq.data.folders import (
     SUMS,
     private_files,
@@ -32,8 +32,7 @@ from ehrseq.data.folders import (
     write_json,
     write_parquet,
 )
-from ..data.sequences import Cohort, tokenize
-from ..data.source import read
+from ..data.sequences import Cohort
 from ..encoders.encoder import Config, encoder_class, parameter_count
 from ..explore import arrays
 from ..objectives.objective import Objective, make_objective, objective_classes
@@ -42,6 +41,7 @@ from .evaluation import evaluate
 from .parameters import takes
 from .pods import volatile
 from .processes import RANK, together
+from .reading import Reading
 from .report import card, report
 from .run import Run, finished
 from ..tiers import Target, Tier
@@ -52,9 +52,9 @@ from ..training.machine import Sharded
 from ..training.train import SCHEDULES, Record, Settings, Trained, seed_everything, train
 
 # %% auto #0
-__all__ = ['LEARNING_RATES', 'DEFAULT_EPOCHS', 'PACKAGES', 'IDENTITY', 'Pretraining', 'Reading', 'PretrainJob', 'check',
-           'training_settings', 'Prepared', 'names_of', 'prepare', 'start_from', 'Fitted', 'fit', 'Scored', 'score',
-           'save', 'show', 'pretrain', 'locked']
+__all__ = ['LEARNING_RATES', 'DEFAULT_EPOCHS', 'PACKAGES', 'IDENTITY', 'Pretraining', 'PretrainJob', 'check', 'training_settings',
+           'Prepared', 'names_of', 'prepare', 'start_from', 'Fitted', 'fit', 'Scored', 'score', 'save', 'show',
+           'pretrain', 'locked']
 
 # %% ../../nbs/8_runs/25_pretrain.ipynb #pre7a06
 LEARNING_RATES = {"small": 1.5e-3, "medium": 7e-4, "large": 3e-4}  # small: tuned on validation patients
@@ -85,28 +85,16 @@ class Pretraining:
 
 # %% ../../nbs/8_runs/25_pretrain.ipynb #ae97b809
 @dataclass(frozen=True)
-class Reading:
-    "Which cohort a job reads."
-
-    data: str | list[str] = "sample"  # or a folder, a file, a database's URL; several in a list
-    options: dict | None = None  # of the reader, as `ehrseq.read` takes them: {schema: cdm}
-    kinds: list[str] | None = None  # of codes; all clinical kinds
-    quantiles: int = 0  # 5: numbers become up to five tokens of their code; 0: they are left out
-    patients: int | None = None  # all; or that many, chosen by a hash of their id
-
-    def events(self) -> Events:
-        return read(self.data, progress=False, **(self.options or {}))
-
-    def cohort(self, events: Events) -> Cohort:
-        return tokenize(events, kinds=self.kinds, quantiles=self.quantiles, patients=self.patients)
-
-
-@dataclass(frozen=True)
 class PretrainJob(Pretraining, Reading):
     "Everything that the job `pretrain` can be told."
 
     out: str = "_runs/pretrain"  # the run folder
     trust: bool = False  # True: `init` may name an encoder that is not one of ehrseq; its code is then run
+
+    def run(self, cohort: Cohort, progress: bool = True) -> Run:
+        "Return the run: pre-trained now, or as it is if it is finished."
+        told = {f.name: getattr(self, f.name) for f in fields(Pretraining)}
+        return pretrain(cohort, self.out, **told, trust=self.trust, progress=progress)
 
 # %% ../../nbs/8_runs/25_pretrain.ipynb #pre7a07
 def check(cohort: Cohort, settings: Pretraining) -> None:
@@ -125,7 +113,7 @@ def check(cohort: Cohort, settings: Pretraining) -> None:
         blank = cls(Config.from_tier(tier))
         make_objective(settings.objective, blank, weights=settings.weights, trust=True)
 
-
+# %% ../../nbs/8_runs/25_pretrain.ipynb #553d8ace
 def training_settings(settings: Pretraining, tier: Tier) -> Settings:
     "What the training loop is told."
     return Settings(
@@ -243,26 +231,39 @@ def _checkpoints(out, manifest, cohort) -> Checkpoints:
     return Checkpoints(out / "state", identity | {"cohort": cohort.info["fingerprint"], "vocabulary": codes})
 
 # %% ../../nbs/8_runs/25_pretrain.ipynb #pre7a0e
-def start_from(init, encoder, objective, cohort, trust=False):
-    "Take over the weights of another run: all of them if it is the same encoder, else its code table. Refuse what does not fit, saying why."
+def start_from(
+    init: Path | str,  # a run folder
+    encoder: nn.Module,
+    objective: Objective,
+    cohort: Cohort,
+    trust: Any = False,  # as `Registry.find` takes it
+) -> None:
+    """Take over the weights of another run: all of them if it has the same encoder, else its code table.
+    Raises `ValueError` for what does not fit, saying why."""
     p = from_pretrained(init, trust)
     if p.vocab.codes != cohort.vocab.codes:
         raise ValueError(
-            f"init {init}: its vocabulary differs from the cohort's; tokenize with vocab=that run's vocabulary."
+            f"init {init}: its vocabulary differs from the cohort's; "
+            "tokenize with vocab=that run's vocabulary."
         )
-    if type(p.encoder) is type(encoder):
-        if p.encoder.config != encoder.config:
-            raise ValueError(
-                f"init {init}: a {p.config['encoder']} with {p.config['model']}; expected {encoder.config.to_dict()}."
-            )
-        encoder.load_state_dict(p.encoder.state_dict())
-        if p.config.get("objective") == objective_name(objective):
-            objective.load_state_dict(p.objective_state)
+    if type(p.encoder) is not type(encoder):
+        _take_codes(init, p, encoder)
         return
+    if p.encoder.config != encoder.config:
+        found, expected = p.config["model"], encoder.config.to_dict()
+        raise ValueError(f"init {init}: a {p.config['encoder']} with {found}; expected {expected}.")
+    encoder.load_state_dict(p.encoder.state_dict())
+    if p.config.get("objective") == objective_name(objective):
+        objective.load_state_dict(p.objective_state)
+
+# %% ../../nbs/8_runs/25_pretrain.ipynb #7431d793
+def _take_codes(init, p, encoder) -> None:
+    "Copy the code table of another encoder. Raises `ValueError` for a table of another shape."
     theirs, ours = p.encoder.code_embedding.weight, encoder.code_embedding.weight
     if theirs.shape != ours.shape:
         raise ValueError(
-            f"init {init}: its code table is {tuple(theirs.shape)}; {type(encoder).__name__} of this tier needs {tuple(ours.shape)}."
+            f"init {init}: its code table is {tuple(theirs.shape)}; "
+            f"{type(encoder).__name__} of this tier needs {tuple(ours.shape)}."
         )
     with torch.no_grad():
         ours.copy_(theirs)
@@ -313,7 +314,7 @@ def score(fitted: Fitted) -> Scored:
     scores, tables = evaluate(p.encoder, p.objective, p.cohort, p.untrained, vectors)
     return Scored(fitted, _numbers(p, trained) | scores, tables | {"embeddings": vectors})
 
-
+# %% ../../nbs/8_runs/25_pretrain.ipynb #b06ef235
 def _numbers(p: Prepared, trained: Trained) -> dict:
     shapes = [(b.tokens, b.mask.numel()) for b in p.loader]
     return {
@@ -343,7 +344,7 @@ def save(scored: Scored) -> Scored:
     save_pretrained(p.out, p.encoder, p.cohort.vocab, p.settings.encoder, p.objective, about, page)
     return scored
 
-
+# %% ../../nbs/8_runs/25_pretrain.ipynb #6f099750
 def show(scored: Scored) -> Run:
     "Write the report, close the run, and open it."
     p = scored.fitted.prepared
@@ -361,7 +362,7 @@ def show(scored: Scored) -> Run:
     seal(p.out, ["metrics.json", "metrics.jsonl", "manifest.json", *tables])
     return run
 
-
+# %% ../../nbs/8_runs/25_pretrain.ipynb #546656a2
 def _outcome(trained: Trained) -> dict:
     actual = ("steps", "best_step", "stopped_early", "peak_memory_bytes")
     return {

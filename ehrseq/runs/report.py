@@ -144,7 +144,7 @@ pre.command{background:#f4f6f8;padding:.6rem .8rem;white-space:pre-wrap}
 dt{font-weight:bold} dd{margin:0 0 .4rem}
 .figure{break-inside:avoid;overflow-x:auto} .print{display:none}
 @media print{body{margin:0;padding:0;font-size:10pt} .tall{max-height:none} .print{display:block}
-.sort tbody tr:nth-child(n+21){display:none} 
+.sort tbody tr:nth-child(n+21){display:none}
 h2,section>.note{break-after:avoid} pre{white-space:pre-wrap;font-size:7pt}
 table{font-size:8pt} td,th{padding:.15rem .4rem} .sort td:first-child{min-width:0;max-width:16rem}
 tr,dd,.facts,.verdict{break-inside:avoid} dt{break-after:avoid} .modebar{display:none}}"""

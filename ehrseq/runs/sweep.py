@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,20 @@ from ehrseq.runs.compare import (
     unequal,
     validation_loader,
 )
-from .jobs import check_parameters, notebook
-from .parameters import checked, parameter_types
+from .jobs import check_parameters, job_kinds
+from .parameters import checked
 from .pretrain import pretrain
+from .reading import Reading
 from .run import Run
 from ..training.train import Rate
 
 # %% auto #0
-__all__ = ['VARIED', 'NOT_IN_RESULT', 'check_space', 'grid', 'base_setting', 'base_rate', 'with_steps', 'open_sweep', 'kept_rate',
-           'sweep', 'check_sweep', 'sweep_row', 'sweep_table']
+__all__ = ['Space', 'RATES', 'VARIED', 'NOT_IN_RESULT', 'check_space', 'grid', 'base_setting', 'base_rate', 'with_steps',
+           'open_sweep', 'kept_rate', 'sweep', 'SweepJob', 'run_sweep', 'check_sweep', 'sweep_row', 'sweep_table']
+
+# %% ../../nbs/8_runs/45_sweep.ipynb #abaabbec
+Space = dict  # parameter → a list of values, or {low, high, log}
+RATES = {"learning_rate": [0.0005, 0.001, 0.002, 0.004]}
 
 # %% ../../nbs/8_runs/45_sweep.ipynb #1de7e168
 VARIED = (
@@ -59,7 +64,7 @@ def check_space(space: dict[str, Any]) -> None:
             f"{name!r} changes the loss, so its runs cannot be ranked by it; use the job `compare`."
         )
     check_parameters(space, VARIED)
-    types = parameter_types(notebook("pretrain"))
+    types = job_kinds("pretrain")
     for name, values in space.items():
         _check_values(name, values, types[name])
 
@@ -165,6 +170,37 @@ def sweep(
         rows.append(sweep_row(chosen, pretrain(cohort, out / _name(chosen), **setting)))
         write_atomic(out / "sweep.csv", sweep_table(rows).to_csv(index=False))
     return sweep_table(rows)
+
+# %% ../../nbs/8_runs/45_sweep.ipynb #81e837d3
+@dataclass(frozen=True)
+class SweepJob(Reading):
+    "Everything that the job `sweep` can be told."
+
+    out: str = "_runs/sweep"  # the sweep's folder
+    space: Space = field(default_factory=lambda: dict(RATES))  # parameter: values, or {low, high, log}
+    trials: int | None = None  # that many, chosen one after the other; None: every combination
+    encoder: str | None = "transformer"  # as of `pretrain`; None if it is in `space`
+    objective: str = "mlm"  # "mlm", "nvp", "contrastive", "skipgram", or a sum such as "mlm+nvp"
+    weights: dict[str, float] | None = None  # of the parts of a sum: {"nvp": 0.5}
+    tier: str | None = "small"  # "small", "medium", "large"; None if it is in `space`
+    target: str = "auto"  # "auto", "cpu", "m1", "rtx3060", "a40", "h200"
+    minutes: float | None = None  # of training, for each run
+    epochs: float | None = None  # instead of minutes; 2 if both are None
+    seed: int = 0  # of the choice, and of each run unless it is in `space`
+
+# %% ../../nbs/8_runs/45_sweep.ipynb #1ae04eac
+def run_sweep(
+    job: SweepJob,
+    cohort: Cohort,
+    progress: bool = False,  # show the bars of the runs
+) -> pd.DataFrame:
+    "Return the table of `sweep`, as a job says it."
+    check_space(job.space)
+    fixed = {k: getattr(job, k) for k in ("encoder", "tier", "objective", "weights", "target")}
+    if not {"minutes", "epochs"} & set(job.space):
+        fixed |= {"minutes": job.minutes} if job.minutes else {"epochs": job.epochs or 2}
+    told = {k: v for k, v in fixed.items() if k not in job.space}
+    return sweep(cohort, job.out, job.space, job.trials, job.seed, progress=progress, **told)
 
 # %% ../../nbs/8_runs/45_sweep.ipynb #a3bf0ec8
 def check_sweep(space: dict, fixed: dict) -> None:

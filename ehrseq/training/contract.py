@@ -120,7 +120,7 @@ def trains(encoder: nn.Module, batch: Batch, objective: str, generator: torch.Ge
 def objectives(encoder: nn.Module, batch: Batch) -> bool:
     "Every objective of the registry, and their sum, can train it."
     generator = torch.Generator().manual_seed(0)
-    return all([trains(encoder, batch, name, generator) for name in (*OBJECTIVES, "+".join(OBJECTIVES))])
+    return all(trains(encoder, batch, name, generator) for name in (*OBJECTIVES, "+".join(OBJECTIVES)))
 
 # %% ../../nbs/5_training/60_contract.ipynb #528cba10
 def dropout(encoder: nn.Module, batch: Batch) -> bool:
