@@ -59,7 +59,8 @@ def save_finetuned(
         "eligibility": {k: list(codes) for k, codes in asdict(task.eligibility).items()},
         "asked": asked,
     }
-    whole, config = merged(encoder.encoder if pooled else encoder), {"question": question, **(extra or {})}
+    whole = merged(encoder.encoder if pooled else encoder)
+    config = {"question": question, "objective": objective.name, **(extra or {})}
     save_pretrained(folder, whole, model.cohort.vocab, name, objective, config, card)
     return Path(folder)
 
