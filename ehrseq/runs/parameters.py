@@ -310,7 +310,7 @@ def _as_written(node: Any) -> Any:
 
 
 def _pairs(node: Any, where: str) -> dict[str, Any]:
-    "Returns name → node, of a mapping. Raises `ValueError` for a key that is no name, and for a repeated one."
+    "Returns name → node, of a mapping. Raises `ValueError` for a key that is no name or is repeated."
     out: dict[str, Any] = {}
     for key, value in node.value:
         if key.id != "scalar":
