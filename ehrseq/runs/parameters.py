@@ -12,7 +12,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path, PurePath
@@ -61,7 +61,7 @@ def expected(annotation: str | type) -> str:
 def _annotation(line: ast.AnnAssign) -> str:
     "Returns the annotation of a line `name: annotation = value`, without its quotes."
     if isinstance(line.annotation, ast.Constant):
-        return line.annotation.value
+        return str(line.annotation.value)
     return ast.unparse(line.annotation)
 
 
@@ -281,7 +281,7 @@ def _collection_kind(node: Any, annotation: str | type) -> str | None:
     return next((kind for kind in kinds_of(annotation) if kind.startswith(begins)), None)
 
 
-def _value(node: Any, name: str, annotation: str | type, where: str, inner: Mapping) -> Any:
+def _value(node: Any, name: str, annotation: str | type, where: str, inner: dict) -> Any:
     "Returns the value of a node, as the kinds of its parameter say. `inner`: as `from_text` takes it."
     if node.id == "scalar":
         return _scalar_value(node, name, annotation, where)
@@ -328,7 +328,7 @@ def _range(name: str, node: Any, where: str) -> dict[str, Any]:
     return {k: _value(v, f"{name}: {k}", kinds.get(k, "float"), where, {}) for k, v in pairs.items()}
 
 
-def _space(pairs: Mapping[str, Any], where: str, inner: Mapping) -> dict[str, Any]:
+def _space(pairs: dict[str, Any], where: str, inner: dict) -> dict[str, Any]:
     "Returns a space to search: a list of values or a range for each parameter."
     out: dict[str, Any] = {}
     for name, node in pairs.items():
@@ -352,7 +352,7 @@ def _list_or_text(name: str, text: str) -> str | list:
         return text
 
 
-def _yaml_value(name: str, text: str, annotation: str | type, inner: Mapping) -> Any:
+def _yaml_value(name: str, text: str, annotation: str | type, inner: dict) -> Any:
     "Returns the value of a list or a mapping on the command line."
     where = f"-p {name}"
     node = composed(text, where)
@@ -365,7 +365,7 @@ def from_text(
     name: str,  # of the parameter
     text: str,  # as it was typed
     annotation: str | type,
-    inner: Mapping = {},  # parameter → annotation, of the parameters that a `space` varies
+    inner: dict = {},  # parameter → annotation, of the parameters that a `space` varies
 ) -> Any:
     "Returns the value of a parameter from the command line. Raises `ValueError` that names the parameter."
     kinds = kinds_of(annotation)
@@ -393,7 +393,7 @@ def _file_text(path: Path) -> str:
         raise ValueError(f"{path}: line {line}: not UTF-8; expected YAML in UTF-8.") from None
 
 
-def _known(name: str, node: Any, types: Mapping, path: Path) -> str:
+def _known(name: str, node: Any, types: dict, path: Path) -> str:
     "Returns the annotation of a parameter in a file. Raises `ValueError` with the line for an unknown one."
     try:
         return choose(name, types, "parameter")
@@ -403,8 +403,8 @@ def _known(name: str, node: Any, types: Mapping, path: Path) -> str:
 # %% ../../nbs/8_runs/20_parameters.ipynb #b30824b9
 def from_file(
     path: Path | str,  # a YAML file: `parameter: value`, one a line
-    types: Mapping,  # parameter → annotation
-    inner: Mapping = {},  # as `from_text` takes it
+    types: dict,  # parameter → annotation
+    inner: dict = {},  # as `from_text` takes it
 ) -> dict[str, Any]:
     "Returns the parameters in a file. Raises `ValueError` that names the file and the line."
     path = Path(path)

@@ -26,8 +26,8 @@ from ..training import checkpoint
 
 # %% auto #0
 __all__ = ['read_scores', 'read_table', 'read_history', 'RunFiles', 'RunTables', 'cached_cohort', 'trained_objective',
-           'TrainedRun', 'of_split', 'kept_places', 'EmbeddedRun', 'MappedRun', 'RunOfPatients', 'Run',
-           'from_pretrained', 'finished']
+           'TrainedRun', 'of_split', 'own_vectors', 'in_vocabulary', 'EmbeddedRun', 'kept_places', 'MappedRun',
+           'RunOfPatients', 'Run', 'from_pretrained', 'finished']
 
 # %% ../../nbs/8_runs/10_run.ipynb #dfb51bf1
 def _is_score(score: Any) -> bool:
@@ -165,15 +165,25 @@ def of_split(frame: pd.DataFrame, split: str) -> pd.DataFrame:
     return frame if split == "all" else frame[frame["split"] == split].reset_index(drop=True)
 
 
-def kept_places(run: Any, method: str) -> pd.DataFrame:
-    "Returns the map of a run's patients by a projection. It is computed once and kept in the folder."
-    path = run.folder / f"map-{method}.parquet"
-    if not path.exists():
-        ids, vectors = run.vectors()
-        x, y = arrays.project(vectors, method).T
-        write_parquet(path, arrays.facts(run.cohort, ids).assign(x=x, y=y))
-        seal(run.folder, [path.name])
-    return read_table(path)
+def own_vectors(run: TrainedRun, split: str) -> pd.DataFrame:
+    "Returns the vectors of a split of the run's own cohort, from its folder if it keeps them."
+    if split != "all":
+        choose(split, dict.fromkeys((*SPLITS, "all")), "split")
+    path = run.folder / "embeddings.parquet"
+    frame = read_table(path) if path.exists() else arrays.patient_vectors(run.encoder, run.cohort)
+    return of_split(frame, split)
+
+
+def in_vocabulary(run: TrainedRun, data: Any) -> Tokenised:
+    "Returns `data` as a cohort in the run's vocabulary. Raises `ValueError` for a cohort in another one."
+    if not hasattr(data, "sequences"):
+        return tokenize(data, kinds=run.config.get("data", {}).get("kinds"), vocab=run.vocab)
+    if data.vocab.codes != run.vocab.codes:
+        raise ValueError(
+            "this cohort was tokenized with another vocabulary; pass the events instead, "
+            "and they are tokenized with the run's."
+        )
+    return data
 
 # %% ../../nbs/8_runs/10_run.ipynb #b261717a
 class EmbeddedRun(TrainedRun):
@@ -181,37 +191,17 @@ class EmbeddedRun(TrainedRun):
 
     def read(self, data: Any) -> Tokenised:
         """Returns `data` (`Events` or `Cohort`) as a cohort in the run's vocabulary.
-        Raises `ValueError` for a cohort with another vocabulary."""
-        if not hasattr(data, "sequences"):
-            return tokenize(data, kinds=self.config.get("data", {}).get("kinds"), vocab=self.vocab)
-        if data.vocab.codes != self.vocab.codes:
-            raise ValueError(
-                "this cohort was tokenized with another vocabulary; pass the events instead, "
-                "and they are tokenized with the run's."
-            )
-        return data
-
-    def _own_vectors(self, split: str) -> pd.DataFrame:
-        if split != "all":
-            choose(split, dict.fromkeys((*SPLITS, "all")), "split")
-        if (self.folder / "embeddings.parquet").exists():
-            frame = self._table("embeddings.parquet")
-        else:
-            frame = arrays.patient_vectors(self.encoder, self.cohort)
-        return of_split(frame, split)
-
-# %% ../../nbs/8_runs/10_run.ipynb #cb8ad97e
-class MappedRun(EmbeddedRun):
-    "A run whose patients have vectors, and places on a map."
+        Raises `ValueError` for a cohort in another one."""
+        return in_vocabulary(self, data)
 
     def embed(
         self,
         data: Any = "all",  # a split of the run's own cohort, or `Events`, `Cohort` or `TaskCohort`
     ) -> pd.DataFrame:
         """Returns subject_id, split and vector (h) of each patient; of a `TaskCohort`, a vector for each
-        label, with its label_id and time. Raises `ValueError` for a cohort with another vocabulary."""
+        label, with its label_id and time. Raises `ValueError` for a cohort in another vocabulary."""
         if isinstance(data, str):
-            return self._own_vectors(data)
+            return own_vectors(self, data)
         if hasattr(data, "by_label"):
             self.read(data.by_label)  # refuses another vocabulary
             return task_vectors(self.encoder, data)
@@ -222,13 +212,28 @@ class MappedRun(EmbeddedRun):
         frame = self.embed(split)
         return frame["subject_id"].to_numpy(), np.stack(frame["vector"].to_list()).astype(np.float32)
 
-    def places(self, data: str = "all", method: str = arrays.DEFAULT_PROJECTION) -> pd.DataFrame:
+# %% ../../nbs/8_runs/10_run.ipynb #cb94eeea
+def kept_places(run: EmbeddedRun, method: str) -> pd.DataFrame:
+    "Returns the map of a run's patients by a projection. It is computed once and kept in the folder."
+    path = run.folder / f"map-{method}.parquet"
+    if not path.exists():
+        ids, vectors = run.vectors()
+        x, y = arrays.project(vectors, method).T
+        write_parquet(path, arrays.facts(run.cohort, ids).assign(x=x, y=y))
+        seal(run.folder, [path.name])
+    return read_table(path)
+
+# %% ../../nbs/8_runs/10_run.ipynb #cb8ad97e
+class MappedRun(EmbeddedRun):
+    "A run that places its patients on a map."
+
+    def places(
+        self,
+        data: str = "all",  # or a split
+        method: str = arrays.DEFAULT_PROJECTION,  # a registered projection
+    ) -> pd.DataFrame:
         "Returns x, y, subject_id and facts of each patient of a split. They are kept with the run."
         return of_split(kept_places(self, method), data)
-
-# %% ../../nbs/8_runs/10_run.ipynb #1eee15ab
-class RunOfPatients(MappedRun):
-    "A run that draws the map and finds the patients nearest to one."
 
     def map(
         self,
@@ -242,6 +247,10 @@ class RunOfPatients(MappedRun):
 
         title = f"{self.config['encoder']}: {data} patients, {method}"
         return patient_map(self.places(data, method), colour or color, title)
+
+# %% ../../nbs/8_runs/10_run.ipynb #1eee15ab
+class RunOfPatients(MappedRun):
+    "A run that finds the patients nearest to one."
 
     def neighbours(
         self,
