@@ -16,12 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from ..registry import choose
 
 # %% auto #0
-__all__ = ['WORDS', 'SEVERAL', 'KEYWORD', 'WHOLE', 'NUMBER', 'NULL', 'TRUTH', 'LARGEST', 'DEEPEST', 'kinds_of', 'expected',
+__all__ = ['WORDS', 'SEVERAL', 'KEYWORD', 'R', 'WHOLE', 'NUMBER', 'NULL', 'TRUTH', 'LARGEST', 'DEEPEST', 'kinds_of', 'expected',
            'parameter_types', 'Parameter', 'parameters_of', 'parameters_cell', 'takes', 'composed', 'from_text',
            'from_file', 'checked']
 
@@ -84,6 +84,7 @@ class Parameter:
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #b679c4af
 KEYWORD = inspect.Parameter.POSITIONAL_OR_KEYWORD
+R = TypeVar("R")  # what a job's function returns
 
 
 def _default(field: dataclasses.Field) -> Any:
@@ -137,21 +138,21 @@ def parameters_cell(settings: type) -> str:
     return "\n".join(_line(parameter) for parameter in parameters_of(settings).values())
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #4a6e83bc
-def takes(settings: type) -> Callable:
+def takes(settings: type) -> Callable[[Callable[..., R]], Callable[..., R]]:
     "Returns a decorator that replaces the parameter `settings` of a function by the fields of a dataclass."
     fields = [
         inspect.Parameter(f.name, KEYWORD, default=_default(f), annotation=f.type)
         for f in dataclasses.fields(settings)
     ]
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
         own = inspect.signature(function)
         given = list(own.parameters.values())
         at = list(own.parameters).index("settings")
         signature = own.replace(parameters=[*given[:at], *fields, *given[at + 1 :]])
 
         @functools.wraps(function)
-        def call(*values: Any, **named: Any) -> Any:
+        def call(*values: Any, **named: Any) -> R:
             for name in named:
                 choose(name, dict(signature.parameters), f"parameter of {function.__name__}")
             bound = signature.bind(*values, **named)
