@@ -30,9 +30,9 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.runs.evaluate import evaluate as evaluate
     from ehrseq.runs.finetune import finetune as finetune
     from ehrseq.runs.pretrain import pretrain as pretrain
+    from ehrseq.runs.publish import publish as publish
     from ehrseq.runs.run import Run as Run
     from ehrseq.runs.run import from_pretrained as from_pretrained
-    from ehrseq.runs.run import publish as publish
     from ehrseq.tasks.task import Task as Task
     from ehrseq.training.forecast import forecast as forecast
 
@@ -42,7 +42,7 @@ _NAMES = {
     "pretrain": "runs.pretrain",
     "from_pretrained": "runs.run",
     "forecast": "training.forecast",
-    "publish": "runs.run",
+    "publish": "runs.publish",
     "Run": "runs.run",
     "Task": "tasks.task",
     "Cohort": "data.sequences",

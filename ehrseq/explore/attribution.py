@@ -5,7 +5,7 @@
 # %% ../../nbs/7_explore/05_attribution.ipynb #e18d0bdf
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,69 +102,85 @@ def _between(start: torch.Tensor, end: torch.Tensor, steps: int) -> torch.Tensor
     return (start + share * (end - start)).detach().requires_grad_()
 
 # %% ../../nbs/7_explore/05_attribution.ipynb #09ea961b
-CONTROL_SEEDS = (
-    730_193_501,
-    730_193_503,
-    730_193_507,
-    730_193_509,
-    730_193_511,
-)  # large: no run begins from them
+CONTROL_SEEDS = (730_193_501, 730_193_503, 730_193_507, 730_193_509, 730_193_511)  # no run begins from these
 
 
-def _drawn(encoder, seed):
-    "The same encoder, its weights drawn from a seed."
+def _drawn(encoder: Any, seed: int) -> Any:
+    "Returns an encoder of the same configuration, its weights drawn from a seed."
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return type(encoder)(encoder.config).eval()
 
 
-def randomised(encoder, seed=CONTROL_SEEDS[0]):
-    "A copy whose weights are drawn anew. Raises ValueError if a weight that is drawn equals the encoder's own."
-    control, again = _drawn(encoder, seed), dict(_drawn(encoder, seed + 1).named_parameters())
-    own, compared = dict(encoder.named_parameters()), 0
+def _same_weights(encoder: Any, control: Any, again: Any) -> dict[str, bool]:
+    """Returns weight → whether the control's equals the encoder's own. Only elements that differ between the
+    control and another draw, `again`, are compared; a weight without such elements is left out."""
+    own, other = dict(encoder.named_parameters()), dict(again.named_parameters())
+    same = {}
     for name, new in control.named_parameters():
-        chance = new != again[name]  # elements that a draw decides
-        if name not in own or not chance.any():
-            continue
-        compared += 1
-        if torch.equal(new[chance], own[name].detach().cpu()[chance]):
+        by_chance = new != other[name]
+        if name in own and by_chance.any():
+            same[name] = torch.equal(new[by_chance], own[name].detach().cpu()[by_chance])
+    return same
+
+# %% ../../nbs/7_explore/05_attribution.ipynb #9266d647
+def randomised(encoder: Any, seed: int = CONTROL_SEEDS[0]) -> Any:
+    """Returns a copy of the encoder whose weights are drawn anew. Raises `ValueError` if a weight that is
+    drawn equals the encoder's own, or if the encoder draws none."""
+    control = _drawn(encoder, seed)
+    same = _same_weights(encoder, control, _drawn(encoder, seed + 1))
+    for name in same:
+        if same[name]:
             raise ValueError(
-                f"random weights of seed {seed} are no control: {name} equals the encoder's own; draw from another seed."
+                f"random weights of seed {seed} are no control: {name} equals the encoder's own; "
+                "draw from another seed."
             )
-    if not compared:
+    if not same:
         raise ValueError(
             f"{type(encoder).__name__} draws no weights at random, so there is no random control for it."
         )
     return control
 
 # %% ../../nbs/7_explore/05_attribution.ipynb #488b61c5
-METHODS = {
-    "attention from [CLS]": lambda e, w: attention(e, w)[0, -1].mean(0)[0],
-    "rollout": lambda e, w: rollout(attention(e, w)[0])[0],
+METHODS: dict[str, Callable[[Any, Batch], np.ndarray]] = {
+    "attention from [CLS]": lambda encoder, window: attention(encoder, window)[0, -1].mean(0)[0],
+    "rollout": lambda encoder, window: rollout(attention(encoder, window)[0])[0],
     "occlusion": occlusion,
-    "integrated gradients": lambda e, w: np.abs(integrated_gradients(e, w)),
+    "integrated gradients": lambda encoder, window: np.abs(integrated_gradients(encoder, window)),
 }
 
 
-def methods_of(encoder) -> list:
-    "Those of `METHODS` that an encoder can answer: without an attention layer, two of them."
+def methods_of(encoder: Any) -> list[str]:
+    "Returns the names of the `METHODS` that an encoder allows: two of them if it has no attention layer."
     attends = any(isinstance(m, Attention) for m in encoder.modules())
     return [m for m in METHODS if attends or m in ("occlusion", "integrated gradients")]
 
 
-def attribution(encoder, window, method="occlusion") -> np.ndarray:
-    "Of each token of a window (`Batch` of one), by one of `METHODS`: how much it mattered, not negative. (t); of special tokens 0."
-    return np.where(
-        window.visits[0].numpy() > 0, choose(method, METHODS, "attribution")(encoder, window), 0.0
-    )
+def attribution(
+    encoder: Any,
+    window: Batch,  # of one
+    method: str = "occlusion",  # one of `METHODS`
+) -> np.ndarray:
+    "Returns how much each token of a window matters, at least 0: (t). Special tokens have 0."
+    found = choose(method, METHODS, "attribution")(encoder, window)
+    return np.where(window.visits[0].numpy() > 0, found, 0.0)
+
+# %% ../../nbs/7_explore/05_attribution.ipynb #febc0cb0
+def _ranks(encoder: Any, window: Batch) -> pd.DataFrame:
+    "Returns the rank of each code of a window, a column for each method of the encoder."
+    real = window.visits[0].numpy() > 0
+    return pd.DataFrame({m: attribution(encoder, window, m)[real] for m in methods_of(encoder)}).rank()
 
 
-def sanity_check(encoder, window, seeds=CONTROL_SEEDS) -> pd.DataFrame:
-    "By method: the rank correlation of what it says of this encoder and of the same one with random weights; mean, min and max of the draws."
-    real, methods = window.visits[0].numpy() > 0, methods_of(encoder)
-    ranks = lambda e: {m: pd.Series(attribution(e, window, m)[real]).rank() for m in methods}
-    own, draws = ranks(encoder), [ranks(randomised(encoder, seed)) for seed in seeds]
-    each = pd.DataFrame(
-        [{m: own[m].corr(other[m]) for m in methods} for other in draws], columns=methods, dtype=float
-    )
+def sanity_check(
+    encoder: Any,
+    window: Batch,  # of one
+    seeds: Sequence[int] = CONTROL_SEEDS,  # of the random weights
+) -> pd.DataFrame:
+    """Returns for each method the rank correlation between its attributions of this encoder and of the same
+    one with random weights: mean, min and max over the seeds (Adebayo et al. 2018)."""
+    own = _ranks(encoder, window)
+    draws = [_ranks(randomised(encoder, seed), window) for seed in seeds]
+    rows = [{m: own[m].corr(draw[m]) for m in own} for draw in draws]
+    each = pd.DataFrame(rows, columns=list(own), dtype=float)
     return each.agg(["mean", "min", "max"]).T.rename_axis("correlation with random weights")

@@ -13,11 +13,9 @@ from ..registry import handed_on
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.runs.run import Run as Run
     from ehrseq.runs.run import from_pretrained as from_pretrained
-    from ehrseq.runs.run import publish as publish
 
 _NAMES = {
     "Run": "run",
-    "publish": "run",
     "from_pretrained": "run",
 }
 __all__ = [*_NAMES]

@@ -15,7 +15,7 @@ from .jobs import check_given, check_parameters, job_kinds, parameter_file, run_
 from .parameters import from_file, from_text
 from .pods import stop_pod
 from .processes import RANK, in_processes
-from .run import publish
+from .publish import publish
 
 # %% ../../nbs/8_runs/65_command_line.ipynb #c1i5505
 HELP = {

@@ -78,14 +78,19 @@ def per_patient(
     return sums.assign(score=score)[["score", "subject_id", "top", "bottom"]]
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #ddde301d
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    "Returns the vectors at length 1."
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+
+
 def nearest(
     vectors: np.ndarray,  # (n h)
     queries: np.ndarray,  # (m h)
     k: int = 10,
-    own: np.ndarray | None = None,  # (m) where each query stands among the vectors: left out of its nearest
+    own: np.ndarray | None = None,  # (m) position of each query among the vectors: left out of its nearest
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest vectors of each query, nearest first: their positions and their cosine distances, (m k) each.
-    The distance is 1 − cosine similarity, from 0 to 2. Every neighbour in the library is found by this function."""
+    """Returns positions and cosine distances (0 to 2) of the k vectors nearest to each query, nearest first:
+    (m k) each. The distance is 1 − cosine similarity. Every neighbour in the library is found here."""
     known, asked = _unit(vectors), _unit(queries)
     k = min(k, len(known) - (own is not None))
     index, similarity = np.zeros((len(asked), k), int), np.zeros((len(asked), k))
@@ -98,10 +103,6 @@ def nearest(
         index[part] = np.take_along_axis(found, order, 1)
         similarity[part] = np.take_along_axis(near, index[part], 1)
     return index, np.clip(1 - similarity, 0, 2)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
 
 # %% ../../nbs/3_scores/05_metrics.ipynb #d7c32a03
 def blocks(rows: np.ndarray, size: int = 1000) -> list[np.ndarray]:
