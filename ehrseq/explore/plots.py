@@ -17,10 +17,10 @@ from plotly.subplots import make_subplots
 from ..data.markup import in_figure, literal
 
 # %% auto #0
-__all__ = ['PALETTE', 'GREY', 'LIGHT', 'KIND_COLOURS', 'SCORE_NAMES', 'CODE_HOVER', 'DENSE', 'loss_curve', 'code_scores',
-           'score_points', 'patient_map', 'colours_of', 'timeline', 'attention_grid', 'comparison', 'learning_curves',
-           'sweep', 'calibration_curves', 'few_shot_curves', 'kaplan_meier', 'separations', 'linked_map', 'token_strip',
-           'contrast']
+__all__ = ['PALETTE', 'GREY', 'LIGHT', 'KIND_COLOURS', 'SCORE_NAMES', 'CODE_HOVER', 'END', 'TOKEN', 'DENSE', 'loss_curve',
+           'code_scores', 'score_points', 'patient_map', 'colours_of', 'timeline', 'attention_grid', 'comparison',
+           'learning_curves', 'sweep', 'calibration_curves', 'few_shot_curves', 'kaplan_meier', 'separations',
+           'linked_map', 'token_strip', 'contrast']
 
 # %% ../../nbs/7_explore/20_plots.ipynb #5deb687c
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A7A00", "#000000")
@@ -213,16 +213,19 @@ def _check_column(frame: pd.DataFrame, column: str) -> None:
         raise ValueError(f"no column {column!r} to colour by; choose from {known}.")
 
 # %% ../../nbs/7_explore/20_plots.ipynb #684ab6b3
+END = "<extra></extra>"  # of a hover text: no second box
+
+
 def _points(part: pd.DataFrame, name: str, marker: dict) -> go.Scattergl:
     shown = [c for c in part if c not in ("x", "y")]
-    lines = [f"{in_figure(c)}: %{{customdata[{i}]}}" for i, c in enumerate(shown)]
+    hover = "<br>".join(f"{in_figure(c)}: %{{customdata[{i}]}}" for i, c in enumerate(shown))
     return go.Scattergl(
         x=part["x"],
         y=part["y"],
         mode="markers",
         name=name,
         customdata=part[shown].astype(object).where(part[shown].notna(), "–").to_numpy(),
-        hovertemplate="<br>".join(lines) + "<extra></extra>",
+        hovertemplate=hover + END,
         marker={"size": 8, "opacity": 0.85, "line": {"width": 0.5, "color": "white"}} | marker,
     )
 
@@ -278,6 +281,9 @@ def timeline(
     return _style(fig, title, height=height).update_layout(showlegend=False, margin_l=100)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #d0d30f77
+TOKEN = "%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>"
+
+
 def _codes_in_time(frame: pd.DataFrame, kinds: list[str], weight: str) -> go.Scatter:
     level = frame.groupby(["kind", "visit"]).cumcount()  # in the stack of a visit
     deepest = max(1, level.max() + 1)
@@ -289,14 +295,13 @@ def _codes_in_time(frame: pd.DataFrame, kinds: list[str], weight: str) -> go.Sca
         opacity=0.75,
         line=dict(width=0.5, color="white"),
     )
-    hover = "%{customdata[0]}<br>age %{customdata[1]}, visit %{customdata[2]}<br>"
     return go.Scatter(
         x=(frame["day"] / 365.25).to_numpy(),
         y=(0.8 * level / deepest - frame["kind"].map(kinds.index)).to_numpy(),
         mode="markers",
         customdata=frame[["name", "age", "visit", "weight", "position"]].to_numpy(),
         marker=marker,
-        hovertemplate=hover + in_figure(weight) + " %{customdata[3]:.3f}<extra></extra>",
+        hovertemplate=TOKEN + in_figure(weight) + " %{customdata[3]:.3f}<extra></extra>",
     )
 
 # %% ../../nbs/7_explore/20_plots.ipynb #1c67a098

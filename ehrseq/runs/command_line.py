@@ -82,7 +82,7 @@ def _run(asked: argparse.Namespace, arguments: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    "The command `ehrseq`: `run NAME RUN [-p key value …] [-f file]` and `publish RUN TO [--hub]`. Its exit code."
+    "Run the command `ehrseq` with these arguments; returns its exit code."
     asked = _parser().parse_args(arguments)
     try:
         if asked.command == "run":

@@ -593,8 +593,8 @@ def compare(
     settings: Comparing,  # its fields are keywords: compare(cohort, out, ["lstm/mlm"], minutes=5)
     progress: bool = True,  # show a bar
 ) -> Comparison:
-    """Train and score contenders under one budget; stopped, the same call goes on. A contender is encoder/objective,
-    or "… < encoder/objective" to start from the codes of another.
+    """Train and score contenders under one budget; stopped, the same call goes on. A contender is
+    encoder/objective, or "… < encoder/objective" to start from the codes of another.
     Raises `ValueError` for unknown names, for two budgets, and for a folder that holds another comparison."""
     s = settings
     minutes = 1 if s.minutes is None and s.epochs is None else s.minutes

@@ -45,7 +45,7 @@ class EmbedResult:
 # %% ../../nbs/8_runs/36_embed.ipynb #emb3d05
 @takes(EmbedJob)
 def embed(
-    settings: EmbedJob,  # its fields are parameters: embed("runs/first", "another/export", out="runs/vectors")
+    settings: EmbedJob,  # its fields are parameters: embed("runs/first", data="another/export")
 ) -> EmbedResult:
     "Embed a cohort with a run. Raises `ValueError` for a cohort that the run's vocabulary hardly knows."
     if Path(settings.out).resolve() == Path(settings.run).resolve():

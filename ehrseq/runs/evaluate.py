@@ -82,8 +82,8 @@ class Subject:
         whose = "Its own cohort: test patients, never seen in training."
         if not self.own:
             whose = (
-                "Another cohort: external validation. The split is the same hash of the patient id; baselines and "
-                "probes are fitted on the training patients of this cohort."
+                "Another cohort: external validation. The split is the same hash of the patient id; "
+                "baselines and probes are fitted on the training patients of this cohort."
             )
         rate = f"unknown codes: {self.cohort.info['unknown_rate']:.2%}"
         return "\n".join([str(self.trained), disclosure.cohort(self.cohort, self.least), whose, rate])
@@ -170,7 +170,7 @@ def _text(v: Any) -> str:
 
 # %% ../../nbs/8_runs/34_evaluate.ipynb #eva7a0e
 def subtypes(subject: Subject, vectors: dict[str, np.ndarray], clusters: list[int]) -> Subtypes:
-    "Return the groups in the run's vectors and their scores; a cohort that is too small has none, and it is said."
+    "Return the groups in the run's vectors and their scores. A cohort that is too small has none: it is said."
     cohort, rows = subject.cohort, subject.cohort.rows("test")
     disease = main_disease(cohort).reindex(cohort.sequences.subject_id[rows]).to_numpy()
     having, found = phenotypes.disease_matrix(cohort, rows), {}
@@ -186,7 +186,7 @@ def subtypes(subject: Subject, vectors: dict[str, np.ndarray], clusters: list[in
 
 # %% ../../nbs/8_runs/34_evaluate.ipynb #eva7a10
 def task_board(subject: Subject, task: str, settings: EvaluateJob) -> tuple[pd.DataFrame, str]:
-    "Return the leaderboard of a task: a probe on the run's vectors and on the untrained network's, and baselines."
+    "Return the leaderboard of a task: probes on the run and on an untrained network, and baselines."
     s, trained = settings, subject.trained
     made = make_task(subject.events, task, s.at, s.horizon, s.followed, s.lookback)
     asked = made.cohort(subject.events, trained.vocab, trained.config.get("data", {}).get("kinds"))
@@ -251,7 +251,7 @@ def save_evaluation(result: EvaluateResult, run: str) -> None:
 
 @takes(EvaluateJob)
 def evaluate(
-    settings: EvaluateJob,  # its fields are parameters: evaluate("runs/first", "another/export", out="runs/there")
+    settings: EvaluateJob,  # its fields are parameters: evaluate("runs/first", data="another/export")
 ) -> EvaluateResult:
     "Evaluate a run, on its own cohort or on another. Raises `ValueError` for what cannot be evaluated."
     subject = subject_of(settings)

@@ -101,7 +101,7 @@ def check_given(parameters: dict, types: dict) -> dict:
 
 
 def _literal(path: Path | str) -> str:
-    "A path as papermill must be given it: it fills in {names}, and reads `-` and `s3://` as other things than files."
+    "A path as papermill must be given it: it fills in {names}, and takes `-` and `s3://` for other things."
     return str(Path(path).absolute()).replace("{", "{{").replace("}", "}}")
 
 # %% ../../nbs/8_runs/60_jobs.ipynb #863e17be
@@ -111,7 +111,8 @@ def run_job(
     parameters: dict,  # all but the folder
     echo: bool = True,  # print what the notebook prints
 ) -> int:
-    """Execute a job notebook into `out`. Returns 0, 130 or 143 if it was asked to stop, or 1 with the error on stderr.
+    """Execute a job notebook into `out`.
+    Returns 0, 130 or 143 if it was asked to stop, or 1 with the error on stderr.
     Raises `ValueError` for a parameter, by name, before any work."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a stopped kernel leaves a traceback otherwise
     path, out = notebook(name), Path(out)

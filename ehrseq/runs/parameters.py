@@ -366,7 +366,7 @@ def from_text(
     name: str,  # of the parameter
     text: str,  # as it was typed
     annotation: str | type,
-    inner: dict = {},  # parameter → annotation, of the parameters that a `space` varies
+    inner: dict | None = None,  # parameter → annotation, of the parameters that a `space` varies
 ) -> Any:
     "Returns the value of a parameter from the command line. Raises `ValueError` that names the parameter."
     kinds = kinds_of(annotation)
@@ -374,7 +374,7 @@ def from_text(
     if several and "str" in kinds:
         return _list_or_text(name, text)
     if several:
-        return _yaml_value(name, text, annotation, inner)
+        return _yaml_value(name, text, annotation, inner or {})
     value = _scalar(text, _without_null(kinds))
     if not value:
         raise _refused("", name, repr(text), annotation)
@@ -405,7 +405,7 @@ def _known(name: str, node: Any, types: dict, path: Path) -> str:
 def from_file(
     path: Path | str,  # a YAML file: `parameter: value`, one a line
     types: dict,  # parameter → annotation
-    inner: dict = {},  # as `from_text` takes it
+    inner: dict | None = None,  # as `from_text` takes it
 ) -> dict[str, Any]:
     "Returns the parameters in a file. Raises `ValueError` that names the file and the line."
     path = Path(path)
@@ -417,7 +417,7 @@ def from_file(
         raise ValueError(f"{path}: found {found}; expected parameters, such as minutes: 5, one a line.")
     out = {}
     for name, value in _pairs(node, str(path)).items():
-        out[name] = _value(value, name, _known(name, value, types, path), str(path), inner)
+        out[name] = _value(value, name, _known(name, value, types, path), str(path), inner or {})
     return out
 
 # %% ../../nbs/8_runs/20_parameters.ipynb #a4970682

@@ -198,7 +198,7 @@ PACKAGES = (
     "safetensors",
 )
 
-
+# %% ../../nbs/8_runs/25_pretrain.ipynb #37077b0f
 def _manifest(cohort, settings, plan, tier, target, batch_size) -> dict:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -381,7 +381,8 @@ def pretrain(
     progress: bool = True,  # show a bar
     trust: bool | str | tuple = False,  # classes that `init` may name beside ours; True: any
 ) -> Run:
-    "Pre-train an encoder on a cohort into a run folder. Raises `ValueError` for unknown names, before any work."
+    """Pre-train an encoder on a cohort into a run folder.
+    Raises `ValueError` for unknown names, before any work."""
     check(cohort, settings)
     out = Path(out)
     if RANK == 0 and (warning := volatile(out)):
