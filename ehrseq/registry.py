@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 # %% auto #0
@@ -23,6 +21,8 @@ def choose(name: str, options: dict, what: str) -> Any:
 
 
 def _unknown(name: str, options: Iterable[str], what: str) -> str:
+    from difflib import get_close_matches  # here, so that `import ehrseq` is quick
+
     near = get_close_matches(str(name).lower(), [str(o).lower() for o in options], n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {name!r}.{hint} Choose from: {', '.join(map(str, options))}."
@@ -40,6 +40,8 @@ class Names:
         self.what, self.group, self.known = what, group, dict(known)
 
     def installed(self) -> dict[str, str]:
+        from importlib.metadata import entry_points  # here, so that `import ehrseq` is quick
+
         return {point.name: point.value for point in entry_points(group=self.group)}
 
     def _all(self) -> dict[str, Any]:
@@ -129,6 +131,8 @@ def handed_on(
             except ModuleNotFoundError as error:
                 if error.name != f"{package}.{name}":
                     raise
+        from difflib import get_close_matches
+
         near = get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise AttributeError(
