@@ -117,7 +117,7 @@ def make(home, planted):
     yield "job embed", job("embed", home / planted("folder of embed", name=True), run=str(theirs), data=data)
     task = f"onset {planted('pattern of a task').replace('[', '').replace('(', '').replace(')', '').replace('*', '').replace('{', '').replace('}', '')}|^Acute bronchitis"
     asked = {"at": "2019-01-01", "horizon": 1800}
-    yield "job evaluate", job("evaluate", home / "evaluate", run=str(theirs), data=data, rivals=[str(run)], tasks=[task], clusters=[3], **asked)
+    yield "job evaluate", job("evaluate", home / "evaluate", run=str(theirs), data=data, others=[str(run)], tasks=[task], clusters=[3], **asked)
     yield "job finetune", job("finetune", home / "finetune", run=str(theirs), data=data, task=task, how="probe", **asked)
     yield "job compare", job("compare", home / planted("folder of compare", name=True), **BRIEF | {"data": data, "contenders": ["med2vec/skipgram"], "epochs": 0.1, "tuning": 0.2})
     yield "job sweep", job("sweep", home / planted("folder of sweep", name=True), **BRIEF | {"data": data, "space": {"learning_rate": [0.001]}, "encoder": "lstm", "epochs": 0.1})
