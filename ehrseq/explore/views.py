@@ -310,7 +310,7 @@ def one_head(
 # %% ../../nbs/7_explore/45_views.ipynb #af622ab6
 DOUBT = """<p>Attention is where a layer looked, which is not what mattered.
 Compare the methods with each other, and with the same encoder on random weights.</p>"""
-CHECKED = """<p>Rank correlation with the same encoder on random weights.
+CHECKED = """<p>Rank correlation with the same encoder on random weights, over five draws.
 Near 1, the picture says nothing about what was learnt.</p>{}"""
 
 
@@ -326,7 +326,7 @@ class AttentionView(HeadsView):
 
     def _check(self) -> None:
         found = sanity_check(self.desk.encoder, self.desk.window)
-        frame = found.rename("correlation").rename_axis("method").reset_index()
+        frame = found.rename_axis("method").reset_index()
         self.sane.value = fill(CHECKED, as_html(frame, 2))
 
     def draw(self) -> None:
