@@ -27,8 +27,8 @@ from ..scores.disclosure import CountedError
 
 # %% auto #0
 __all__ = ['LABELS', 'HAD_IT', 'NOT_YET', 'TaskError', 'Eligibility', 'code_times', 'LabelTable', 'LabelSummary', 'Task',
-           'LabelledHistories', 'TaskCohort', 'histories', 'timeline', 'moments', 'label', 'matching', 'event_codes',
-           'first_times', 'first_time']
+           'LabelledHistories', 'PatientLabels', 'TaskCohort', 'histories', 'timeline', 'moments', 'label', 'matching',
+           'event_codes', 'first_times', 'first_time']
 
 # %% ../../nbs/6_tasks/05_task.ipynb #5e9910e1
 LABELS = {"subject_id": "int64", "prediction_time": "datetime64[us]", "boolean_value": "bool"}
@@ -140,6 +140,10 @@ class LabelSummary(LabelTable):
 class Task(LabelSummary):
     "A prediction task: labels, and the histories that they are predicted from."
 
+    @property
+    def question(self) -> str:
+        return self.description  # as other code calls it
+
     def cohort(
         self,
         events: Events,
@@ -230,8 +234,8 @@ class LabelledHistories:
         return self.task.days[self.label_id(split)]
 
 # %% ../../nbs/6_tasks/05_task.ipynb #2308c0c1
-class TaskCohort(LabelledHistories):
-    "The labels of a task with their histories, answers, patients and prediction times, by split."
+class PatientLabels(LabelledHistories):
+    "Whose each label is, and when it is predicted."
 
     def subject(self, split: str = "all") -> np.ndarray:
         "The patient of each label: (n)."
@@ -247,6 +251,15 @@ class TaskCohort(LabelledHistories):
         ours = {"label_id": ids, "subject_id": self.subject(split), "time": self.time(split)}
         of = self.by_label.subjects["split"].to_numpy()[ids]
         return pd.DataFrame(ours).assign(split=of, boolean_value=self.y(split))
+
+# %% ../../nbs/6_tasks/05_task.ipynb #9c8ffaa2
+class TaskCohort(PatientLabels):
+    "The labels of a task with their histories, answers, patients and prediction times, by split."
+
+    @property
+    def sequences(self) -> Any:
+        "The sequences of the histories: one a label, in the order of the labels."
+        return self.by_label.sequences
 
     def histories(self, split: str, max_seq_length: int, batch_size: int = 64) -> Any:
         """A loader of the most recent window before each prediction time; `subject_id` of a batch is the
