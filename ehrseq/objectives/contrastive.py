@@ -43,7 +43,7 @@ def stack(a: Batch, b: Batch) -> Batch:
     "Returns the rows of two batches, one after the other, padded to the longer."
     t = max(a.codes.shape[1], b.codes.shape[1])
 
-    def wide(x):
+    def wide(x: torch.Tensor) -> torch.Tensor:
         return F.pad(x, (0, t - x.shape[1])) if x.dim() > 1 else x
 
     names = Batch.__dataclass_fields__

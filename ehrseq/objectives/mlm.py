@@ -186,7 +186,7 @@ class EvaluatedMaskedCodes(MaskedCodes):
         "Predictions for every code of every window, each hidden once: see `guesses`."
         device = device_of(encoder)
 
-        def answer(inputs, where):
+        def answer(inputs: Any, where: torch.Tensor) -> torch.Tensor:
             return self.logits(encoder, encoder(inputs.to(device)), where.to(device))
 
         with evaluating(encoder, self):

@@ -220,7 +220,7 @@ def _macro_f1(answers: pd.DataFrame, threshold: float) -> dict:
     patients = answers["subject_id"].unique()
     place = answers["subject_id"].map(dict(zip(patients, range(len(patients))))).to_numpy()
 
-    def macro(kept):
+    def macro(kept: np.ndarray) -> float:
         return code_scores(answers[np.isin(place, kept)], threshold)["f1"].mean()
 
     return jackknife(macro, len(patients))
@@ -307,7 +307,7 @@ class EvaluatedNextVisit(NextVisitLoss):
         "Predictions for the last visit of every patient: see `answers`."
         device = device_of(encoder)
 
-        def answer(history, rows):
+        def answer(history: Any, rows: Any) -> torch.Tensor:
             return self.logits(encoder, encoder(history.to(device))).sigmoid()
 
         with evaluating(encoder, self):

@@ -40,7 +40,7 @@ def visits_apart(batch: Batch) -> tuple[Batch, torch.Tensor]:
     at = _place_in_visit(row, index, count)
     new = torch.zeros(len(which), int(count.max()) + 1, dtype=torch.long, device=row.device)  # n t
 
-    def put(x):
+    def put(x: torch.Tensor) -> torch.Tensor:
         return new.index_put((index, at), x)
 
     codes, visits = put(batch.codes[row, column]), put((batch.visits[row, column] > 0).long())

@@ -331,10 +331,10 @@ def few_label_figure(result: FineTuneResult, draws: int = 3) -> Any:
     asked, encoder = result.asked, result.trained.encoder
     counts, test = tabular(asked.by_label)["counts"], asked.label_id("test")
 
-    def by_probe(rows, y):
+    def by_probe(rows: np.ndarray, y: np.ndarray) -> np.ndarray:
         return Downstream(encoder, asked, person=result.plan.person).fit(rows, y).predict_proba(test)[:, 1]
 
-    def by_counts(rows, y):
+    def by_counts(rows: np.ndarray, y: np.ndarray) -> np.ndarray:
         return regressions((1e-3,))[0].fit(counts[rows], y).predict_proba(counts[test])[:, 1]
 
     contenders = {f"{encoder_name(result.trained)}, probe": by_probe, "counts, regression": by_counts}
