@@ -5,6 +5,7 @@
 # %% ../../nbs/5_training/05_machine.ipynb #e6a3fad7
 from __future__ import annotations
 
+import atexit
 import copy
 import ctypes
 import sys
@@ -167,6 +168,9 @@ class Machine(Steps):
             # accelerate keeps the first precision and device of a process; each training has its own
             AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = Accelerator(mixed_precision=target.precision, cpu=target.device == "cpu")
+        if accelerator.num_processes > 1:
+            # gloo's threads abort a process that ends while they still hold tensors (pytorch #179291)
+            atexit.register(accelerator.state.destroy_process_group)
         return cls(accelerator, target.micro_batch(loader), target.compile)
 
     def take(self, learner: Learner) -> Learner:
