@@ -31,8 +31,8 @@ sklearn.ensemble torch._dynamo torchmetrics torchsurv.loss.cox umap
 """.split()
 # The slowest notebooks first, so that both workers end together; by name, without number.
 SLOW = """
-jobs bad_input train contract omop phenotypes sweep leaderboard on_a_rented_gpu downstream forecast baselines
-""".split()
+bad_input command_line compare attacks train pretrain sequences seams synthea omop contract phenotypes privacy sweep
+leaderboard on_a_rented_gpu downstream forecast baselines""".split()
 STYLED = ["nbs", "setup.py", ".ci/house.py", ".ci/origin.py", ".ci/outputs.py", ".ci/tables.py"]
 LINK = re.compile(r"\]\((?!\w+:|#|/)([^)\s]+)\)")  # a relative one
 
