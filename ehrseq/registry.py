@@ -120,7 +120,7 @@ def lazy_exports(
     names: dict[str, str],  # name → its module, relative to the package
     modules: tuple = (),  # modules and packages that are offered, too
 ) -> tuple[Callable, Callable]:
-    "`__getattr__` and `__dir__` of a package that offers names of its modules, imported when they are first used."
+    "`__getattr__` and `__dir__` of a package that imports each of its names when it is first used."
 
     def __getattr__(name: str) -> Any:
         if name in names:
