@@ -58,7 +58,7 @@ class Names:
 
 # %% ../nbs/00_registry.ipynb #a0re910b
 class Findable(Names):
-    "Names and the objects they stand for; an object is imported when it is asked for."
+    "Names and the objects they stand for; an object is imported when it is first used."
 
     def find(
         self,

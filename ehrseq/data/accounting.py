@@ -58,7 +58,7 @@ REASONS = (
 
 # %% ../../nbs/1_data/14_accounting.ipynb #c93e2ab7
 def engine() -> Any:
-    """An embedded DuckDB that spills to disk, into a folder of its own that only this user can open and that
+    """An embedded DuckDB that spills to disk, into a separate folder that only this user can open and that
     is removed with it. It holds at most `EHRSEQ_MEMORY` (such as 3GB; default: most of the machine's)."""
     spill = tempfile.mkdtemp(
         prefix="ehrseq-spill-"

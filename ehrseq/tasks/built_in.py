@@ -188,7 +188,7 @@ def high_use(
     counts = task.labels["subject_id"].map(visits).fillna(0)
     train = (events.splits().reindex(task.labels["subject_id"]) == "train").to_numpy()
     if not train.any():
-        raise TaskError("high use: no training patient, by whom the limit is set.")
+        raise TaskError("high use: no training patient to set the limit.")
     limit = np.quantile(counts[train], quantile)
     labels = task.labels.assign(boolean_value=counts > limit)
     return replace(
