@@ -145,7 +145,7 @@ def _codes_of_kind(part: pd.DataFrame, kind: str) -> go.Scatter:
 
 
 def _code_label(code: pd.Series, i: int) -> dict:
-    "The i-th label: at the foot of the figure, where few codes lie, at a height of its own."
+    "The i-th label: at the foot of the figure, where few codes lie, at a different height."
     at = dict(x=code["recall"], y=code["precision"], ax=code["recall"], ay=0.02 + 0.06 * i)
     look = dict(font_size=10, showarrow=True, arrowcolor=GREY, axref="x", ayref="y")
     side = "right" if code["recall"] > 0.5 else "left"
@@ -156,7 +156,7 @@ def score_points(
     scores: dict[str, dict],  # name → value, low, high; the model first, then its baselines
     title: str,
     axis: str = "",  # what the numbers are
-    chance: float | None = None,  # what guessing gives; by default 0.5 of an AUROC or C-index, else 0
+    chance: float | None = None,  # the score of a random model; by default 0.5 of an AUROC or C-index, else 0
 ) -> go.Figure:
     "Scores as points with their 95 % intervals: the model in colour, its baselines in grey."
     t = pd.DataFrame(scores).T[["value", "low", "high"]].astype(float)
@@ -174,23 +174,23 @@ def score_points(
     )
     fig = go.Figure(points)
     fig.update_yaxes(range=[len(t) - 0.6, -0.6]).update_xaxes(title=axis, zeroline=True)
-    _honest_axis(fig, t, _guessing(f"{title} {axis}") if chance is None else chance)
+    _score_axis(fig, t, _chance_level(f"{title} {axis}") if chance is None else chance)
     return _style(fig, title, height=130 + 46 * len(t)).update_layout(margin_l=150)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #20851b95
-def _honest_axis(fig: go.Figure, t: pd.DataFrame, chance: float) -> None:
-    "An axis of scores that starts at what guessing gives, or below, and ends at 1 or above."
+def _score_axis(fig: go.Figure, t: pd.DataFrame, chance: float) -> None:
+    "An axis of scores that starts at chance level, or below, and ends at 1 or above."
     low, high = min(chance, t["low"].min()), max(t["high"].max(), t["value"].max())
     top = 1.0 if chance == 0.5 or high > 0.5 else 1.15 * high
     fig.update_xaxes(range=[low - 0.03 * (top - low), max(top, high) + 0.04 * (top - low)])
     if chance:
         fig.add_vline(x=chance, line=dict(color=GREY, dash="dot", width=1))
-        note = dict(text=f"guessing {chance:g}", showarrow=False, font=dict(size=10, color="#666"))
+        note = dict(text=f"chance {chance:g}", showarrow=False, font=dict(size=10, color="#666"))
         fig.add_annotation(x=chance, y=0, yref="paper", xanchor="left", yanchor="bottom", **note)
 
 
-def _guessing(said: str) -> float:
-    "What guessing gives of the score that a title or an axis names."
+def _chance_level(said: str) -> float:
+    "The chance level of the score that a title or an axis names."
     return 0.5 if "auroc" in said.lower() or "c-index" in said.lower() else 0.0
 
 # %% ../../nbs/7_explore/20_plots.ipynb #c283f8bf
@@ -363,7 +363,7 @@ def _heat(weights: np.ndarray, places: list[str]) -> go.Heatmap:
 # %% ../../nbs/7_explore/20_plots.ipynb #6786fba1
 def comparison(
     table: pd.DataFrame,  # of `compare.table`: contender, value, low, high, lowest seed, highest seed
-    rivals: dict[str, dict] | None = None,  # baselines: name → score
+    baselines: dict[str, dict] | None = None,  # name → score
     title: str = "Comparison",
     axis: str = "test patients, 95 % interval; small marks: lowest and highest seed",
 ) -> go.Figure:
@@ -378,16 +378,16 @@ def comparison(
             showlegend=False,
             hovertemplate=in_figure(column) + " %{x:.3f}<extra></extra>",
         )
-    for i, (name, s) in enumerate((rivals or {}).items()):
+    for i, (name, s) in enumerate((baselines or {}).items()):
         fig.add_vline(x=s["value"], line=dict(color=GREY, dash="dash", width=1))
         look = dict(showarrow=False, font=dict(size=10, color="#666"))
         said = f"{name} {s['value']:.3f}"
         fig.add_annotation(x=s["value"], y=1, yref="paper", yshift=10 + 13 * i, text=said, **look)
     fig.update_yaxes(range=[len(table) - 0.5, -0.7], automargin=True).update_xaxes(title=axis)
-    whole = pd.concat([table[["value", "low", "high"]], pd.DataFrame([*(rivals or {}).values()])])
-    _honest_axis(fig, whole, _guessing(f"{title} {axis}"))
+    whole = pd.concat([table[["value", "low", "high"]], pd.DataFrame([*(baselines or {}).values()])])
+    _score_axis(fig, whole, _chance_level(f"{title} {axis}"))
     fig = _style(fig, title, height=170 + 46 * len(table))
-    return fig.update_layout(margin_t=70 + 13 * len(rivals or {}))
+    return fig.update_layout(margin_t=70 + 13 * len(baselines or {}))
 
 # %% ../../nbs/7_explore/20_plots.ipynb #805ffe39
 def _contenders(table: pd.DataFrame) -> go.Scatter:
@@ -485,7 +485,7 @@ def few_shot_curves(
     curves: dict[str, pd.DataFrame],  # name → table of `downstream.few_shot`: labels, draw, auroc
     title: str = "AUROC by number of labels",
 ) -> go.Figure:
-    "The mean AUROC over the draws, and a point for each draw. A dotted line at 0.5 is guessing."
+    "The mean AUROC over the draws, and a point for each draw. A dotted line at 0.5 is chance level."
     fig = go.Figure()
     for (name, t), colour in zip(curves.items(), cycle(PALETTE)):
         mean = t.groupby("labels")["auroc"].mean()
@@ -532,9 +532,9 @@ def _survival(days: np.ndarray, seen: np.ndarray, least: int) -> tuple[np.ndarra
 # %% ../../nbs/7_explore/20_plots.ipynb #17e17b4e
 def separations(
     tables: dict[str, pd.DataFrame],  # name → table of `phenotypes.separation`, the model first
-    title: str = "Which disease is told apart",
+    title: str = "Which diseases are separated",
 ) -> go.Figure:
-    "The AUROC of each disease with its interval. A dotted line at 0.5 is guessing."
+    "The AUROC of each disease with its interval. A dotted line at 0.5 is chance level."
     order, fig = next(iter(tables.values())), go.Figure()
     rows = [f"{d} ({n})" for d, n in zip(order["disease"], order["patients"])]
     for (name, t), colour in zip(tables.items(), cycle(PALETTE)):
