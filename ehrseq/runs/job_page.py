@@ -32,6 +32,7 @@ NOTEBOOK = (
     STYLE
     + """ .anchor-link{display:none} blockquote{margin:0;color:#666;font-size:1.1rem} table{border:0}
 pre{white-space:pre-wrap} td,th{border-left:0;border-right:0;white-space:normal;padding:.25rem .5rem}
+tbody th{text-align:left!important}
 .plotly-graph-div,.js-plotly-plot,img{break-inside:avoid;max-width:100%}"""
 )
 HEAD = """<h1>{question}</h1>
@@ -120,7 +121,7 @@ def _without_usage(text: str) -> str:
     return "\n\n".join(kept)
 
 
-INTERVAL = re.compile(r"(-?[\d.]+) \((-?[\d.]+) … (-?[\d.]+)\)")
+INTERVAL = re.compile(r"(-?[\d.]+) … (-?[\d.]+)")
 
 
 def _exported(nb: Any) -> Html:
@@ -129,7 +130,7 @@ def _exported(nb: Any) -> Html:
     nowhere = dict.fromkeys(("mathjax_url", "require_js_url", "jquery_url", "widget_renderer_url"), "")
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True, **nowhere)
     html = exporter.from_notebook_node(nb)[0]
-    return Html(INTERVAL.sub(r"\1&nbsp;(\2&nbsp;…&nbsp;\3)", html))  # one line each
+    return Html(INTERVAL.sub(r"\1&nbsp;…&nbsp;\2", html))  # no interval is broken over lines
 
 # %% ../../nbs/8_runs/07_job_page.ipynb #a8a657cf
 BAR = re.compile(r"\d+%\s*\|.*\| *[\d,.]+[kM]?/")  # of tqdm, at any time
