@@ -277,7 +277,7 @@ def timeline(
             fig.add_trace(trace)
     rows = dict(tickvals=[-i for i in range(len(kinds))], ticktext=kinds, showgrid=False, zeroline=False)
     fig.update_yaxes(rows).update_xaxes(title="years since the first visit of the window")
-    height = 200 + 90 * len(kinds)
+    height = 230 + 90 * len(kinds)
     return _style(fig, title, height=height).update_layout(showlegend=False, margin_l=100)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #d0d30f77
@@ -310,7 +310,8 @@ def _heaviest(frame: pd.DataFrame, codes: go.Scatter, most: int = 3) -> tuple[go
     top = frame.sort_values("weight", ascending=False).drop_duplicates("visit").drop_duplicates("name")
     top = top.head(most)
     x, y = codes.x[top.index], codes.y[top.index]
-    above, gap = y + 0.2 * np.arange(1, 1 + len(top)), np.full(len(top), np.nan)  # each at its own height
+    above = max(codes.y) + 0.25 * np.arange(1, 1 + len(top))  # of all codes, each at its own height
+    gap = np.full(len(top), np.nan)
     lines = go.Scatter(
         x=np.repeat(x, 3),
         y=np.stack([y, above, gap], 1).ravel(),
@@ -454,8 +455,8 @@ def sweep(
         fig.add_trace(dots, 1, i)
         rate, tried = name == "learning_rate", sorted(set(table[name].dropna()))
         ticks = dict(tickvals=tried if rate and len(tried) < 9 else None, tickangle=0)
-        title = name.replace("_", " ")
-        fig.update_xaxes(ticks, title=title, type="log" if rate else None, row=1, col=i)
+        named = dict(title=name.replace("_", " "), tickformat="~g" if rate else None)
+        fig.update_xaxes(ticks | named, type="log" if rate else None, row=1, col=i)
     fig.update_yaxes(title="validation loss (axis not from 0)", col=1)
     return _style(fig, title).update_layout(showlegend=False)
 
