@@ -18,7 +18,7 @@ from .report import STYLE, command, executed
 from .verdict import MEDIA_TYPE, box
 
 # %% auto #0
-__all__ = ['SHOWN', 'NOTEBOOK', 'HEAD', 'COMMAND', 'INTERVAL', 'BAR', 'notebook_page']
+__all__ = ['SHOWN', 'NOTEBOOK', 'HEAD', 'COMMAND', 'BAR', 'INTERVAL', 'notebook_page']
 
 # %% ../../nbs/8_runs/07_job_page.ipynb #e0350f49
 SHOWN = (
@@ -121,16 +121,12 @@ def _without_usage(text: str) -> str:
     return "\n\n".join(kept)
 
 
-INTERVAL = re.compile(r"(-?[\d.]+) … (-?[\d.]+)")
-
-
 def _exported(nb: Any) -> Html:
     from nbconvert import HTMLExporter
 
     nowhere = dict.fromkeys(("mathjax_url", "require_js_url", "jquery_url", "widget_renderer_url"), "")
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True, **nowhere)
-    html = exporter.from_notebook_node(nb)[0]
-    return Html(INTERVAL.sub(r"\1&nbsp;…&nbsp;\2", html))  # no interval is broken over lines
+    return Html(exporter.from_notebook_node(nb)[0])
 
 # %% ../../nbs/8_runs/07_job_page.ipynb #a8a657cf
 BAR = re.compile(r"\d+%\s*\|.*\| *[\d,.]+[kM]?/")  # of tqdm, at any time
@@ -144,11 +140,16 @@ def _last_of_bars(output: Any) -> Any:
     return output
 
 
+INTERVAL = re.compile(r"(-?[\d.]+) … (-?[\d.]+)")
+
+
 def _shown(data: Any, library: bool) -> tuple[Any, bool]:
     "What of an output is shown, a figure as HTML; and whether the next figure must bring Plotly along."
     import plotly.graph_objects as go
 
     kept = {k: v for k, v in data.items() if k in SHOWN}
+    if "text/html" in kept:  # a table: no interval is broken over lines
+        kept["text/html"] = INTERVAL.sub("\\1\u00a0…\u00a0\\2", kept["text/html"])
     figure = kept.pop("application/vnd.plotly.v1+json", None)
     if figure is None:
         return kept, library

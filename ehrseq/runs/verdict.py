@@ -117,7 +117,7 @@ def evaluation_verdict(
 AGAINST = {
     "better": "better than the best baseline ({best}, {value:.3f})",
     "worse": "worse than a baseline ({best}, {value:.3f})",
-    "like": "too close to the best baseline ({best}, {value:.3f}) to tell: {n} test patients are too few",
+    "like": "too close to the best baseline ({best}, {value:.3f}) to tell: the test patients are too few",
     "alone": "with no baseline beside it",
 }
 PRE_TRAINING = {
@@ -141,7 +141,7 @@ def finetuned(
     how, best = judged(row)
     named = {"best": best, "value": row[best]["value"]} if best else {}
     interval = f"{ours['value']:.3f} (95 % interval {ours['low']:.3f} to {ours['high']:.3f})"
-    said = [f"The {score} is {interval}, {AGAINST[how].format(n=ours['n'], **named)}."]
+    said = [f"The {score} is {interval}, {AGAINST[how].format(**named)}."]
     if ours["low"] <= 0.5:
         said.append("The interval includes 0.5, which is what guessing gives.")
     helps = judged({"ours": ours, "control": control})[0]
@@ -314,7 +314,8 @@ def best_setting(
         return f"One setting was tried ({best['setting']}): there is nothing to choose from."
     second = settings.iloc[1]
     gap = f"{second['mean'] - best['mean']:.3f} below the second ({second['setting']})"
-    said = f"{best['setting']} has the lowest validation loss, {best['mean']:.3f}, {gap}"
+    name = best["setting"][:1].upper() + best["setting"][1:]
+    said = f"{name} has the lowest validation loss, {best['mean']:.3f}, {gap}"
     if settings[["seeds"]][:2].min().item() < 2:
         return f"{said}; with one seed, whether that is chance cannot be told."
     apart = best["high"] < second["low"]
