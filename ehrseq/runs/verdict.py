@@ -155,7 +155,7 @@ def label_counts(
     "How many labels the model learns from and is tested on, in a sentence; small counts are hidden."
     counts = task.by_split().reindex(["train", "valid", "test"], fill_value=0)[["true", "false"]]
     shown = hide_small_counts(counts.astype(int), least, "labels")
-    of = lambda split: f"{shown['labels'][split]} labels ({shown['true'][split]} true)"
+    of = lambda split: f"{shown['labels'][split]} labels (true: {shown['true'][split]})"
     return f"Trained on {of('train')}, tested on {of('test')}."
 
 
