@@ -277,7 +277,7 @@ def timeline(
             fig.add_trace(trace)
     rows = dict(tickvals=[-i for i in range(len(kinds))], ticktext=kinds, showgrid=False, zeroline=False)
     fig.update_yaxes(rows).update_xaxes(title="years since the first visit of the window")
-    height = 200 + 90 * len(kinds)
+    height = 230 + 90 * len(kinds)
     return _style(fig, title, height=height).update_layout(showlegend=False, margin_l=100)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #d0d30f77
@@ -310,7 +310,8 @@ def _heaviest(frame: pd.DataFrame, codes: go.Scatter, most: int = 3) -> tuple[go
     top = frame.sort_values("weight", ascending=False).drop_duplicates("visit").drop_duplicates("name")
     top = top.head(most)
     x, y = codes.x[top.index], codes.y[top.index]
-    above, gap = y + 0.2 * np.arange(1, 1 + len(top)), np.full(len(top), np.nan)  # each at its own height
+    above = max(codes.y) + 0.25 * np.arange(1, 1 + len(top))  # of all codes, each at its own height
+    gap = np.full(len(top), np.nan)
     lines = go.Scatter(
         x=np.repeat(x, 3),
         y=np.stack([y, above, gap], 1).ravel(),
@@ -452,8 +453,11 @@ def sweep(
             marker=dict(size=11, color=colours, line=dict(color="white", width=1)),
         )
         fig.add_trace(dots, 1, i)
-        fig.update_xaxes(title=name, type="log" if name == "learning_rate" else None, row=1, col=i)
-    fig.update_yaxes(title="validation loss", col=1)
+        rate, tried = name == "learning_rate", sorted(set(table[name].dropna()))
+        ticks = dict(tickvals=tried if rate and len(tried) < 9 else None, tickangle=0)
+        named = dict(title=name.replace("_", " "), tickformat="~g" if rate else None)
+        fig.update_xaxes(ticks | named, type="log" if rate else None, row=1, col=i)
+    fig.update_yaxes(title="validation loss (axis not from 0)", col=1)
     return _style(fig, title).update_layout(showlegend=False)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #0cbafd93
@@ -534,25 +538,26 @@ def separations(
     tables: dict[str, pd.DataFrame],  # name → table of `phenotypes.separation`, the model first
     title: str = "Which diseases are separated",
 ) -> go.Figure:
-    "The AUROC of each disease with its interval. A dotted line at 0.5 is chance level."
+    "The AUROC of each disease with its interval, the tables below each other. A dotted line at 0.5 is chance level."
     order, fig = next(iter(tables.values())), go.Figure()
     rows = [f"{d} ({n})" for d, n in zip(order["disease"], order["patients"])]
-    for (name, t), colour in zip(tables.items(), cycle(PALETTE)):
+    for k, ((name, t), colour) in enumerate(zip(tables.items(), cycle(PALETTE))):
         t = t.set_index("disease").loc[order["disease"]].reset_index()
         fig.add_scatter(
             x=t["value"],
-            y=rows,
+            y=np.arange(len(rows)) + 0.16 * (k - (len(tables) - 1) / 2),
+            text=rows,
             mode="markers",
             name=name,
-            marker=dict(size=9, color=colour),
-            hovertemplate="%{y}: %{x:.2f}<extra>" + in_figure(name) + "</extra>",
+            marker=dict(size=7, color=colour),
+            hovertemplate="%{text}: %{x:.2f}<extra>" + in_figure(name) + "</extra>",
             error_x=_bars(t, thickness=1, width=0),
         )
     least = min(0.5, *(t["low"].min() for t in tables.values()))
     fig.add_vline(x=0.5, line=dict(color=GREY, dash="dot", width=1))
-    fig.update_yaxes(autorange="reversed", automargin=True)
+    fig.update_yaxes(autorange="reversed", automargin=True, tickvals=np.arange(len(rows)), ticktext=rows)
     fig.update_xaxes(title="separation (AUROC), 95 % interval", range=[least - 0.02, 1.02])
-    return _style(fig, title, height=150 + 24 * len(order))
+    return _style(fig, title, height=150 + (16 + 8 * len(tables)) * len(order))
 
 # %% ../../nbs/7_explore/20_plots.ipynb #a690567e
 DENSE = 200_000  # patients; of more, a map shows the density

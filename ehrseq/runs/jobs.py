@@ -15,10 +15,10 @@ from typing import Any
 
 from ..data.folders import private_files, private_folder, read_json, write_atomic, write_json
 from ..registry import Registry, choose
+from .job_page import notebook_page
 from .parameters import checked, parameters_of
 from .pretrain import locked
 from .processes import RANK
-from .report import notebook_page
 from .run import finished
 
 # %% ../../nbs/8_runs/60_jobs.ipynb #235d6b77
