@@ -24,6 +24,7 @@ PICTURES = {"PLOTLY_RENDERER": "png"}
 STRICT = {"IN_TEST": "", "CI": "true"}  # in full; a missing cohort is an error
 WIDGET = "application/vnd.jupyter.widget-view+json"
 COLOURS = 160  # of a picture: it stays light
+TEMPORARY = re.compile(rf"{re.escape(tempfile.gettempdir())}/(?:tmp\w{{8}}|ipykernel_\d+)\b")
 BAR = re.compile(r"\d+%\s*\|.*\[.*\]|\d+it \[.*\]")  # of tqdm
 
 
@@ -130,6 +131,11 @@ def settled(text: str) -> str:
     return "\n".join(line for line in lines if not BAR.search(line))
 
 
+def without_temporary(text: str) -> str:
+    "The text, without the names of temporary folders, which differ from run to run."
+    return TEMPORARY.sub("…", text)
+
+
 def light(picture: str) -> str:
     "A picture (base64 of PNG) in few colours."
     from PIL import Image
@@ -152,6 +158,9 @@ def kept(outputs: list) -> list:
     for output in found:
         if output["output_type"] == "stream":
             output["text"] = settled(output["text"])
+        if output.get("name") == "stderr":  # a warning names the file of the package that it comes from
+            output["text"] = output["text"].replace(f"{origin.ROOT}/", "")
+        each_text(output, without_temporary)
         if picture := output.get("data", {}).get("image/png"):
             output["data"]["image/png"] = light(picture)
     return [o for o in found if o["output_type"] != "stream" or o["text"].strip()]
