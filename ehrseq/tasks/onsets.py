@@ -9,12 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from ibis import _
 
-from ..data.events import CLINICAL, Events
-from ..data.report import CountedError
+from ..data.events import Events
 from .task import HAD_IT, Eligibility, Task, TaskError, label, moments, timeline
 
 # %% auto #0
