@@ -120,7 +120,7 @@ def visits(browser, address):
     v.page.mouse.move(*corner(0.05, 0.05)); v.page.mouse.down()
     for a, b in ((0.55, 0.05), (0.55, 0.95), (0.05, 0.95), (0.05, 0.05)): v.page.mouse.move(*corner(a, b), steps=8)
     v.page.mouse.up()
-    yield "a lasso: the group is told", v.until(lambda: "Group:" in v.said())
+    yield "a lasso: the group is described", v.until(lambda: "Group:" in v.said())
     yield "… its tab opens, with codes", v.until(lambda: v.page.get_by_text("codes as CSV").count() == 1 and v.page.locator(".js-plotly-plot").count() >= 4)
     v.shoot("group")
     v.page.get_by_role("button", name="everybody").click()
@@ -128,7 +128,7 @@ def visits(browser, address):
 
     v.tab("what if")
     v.page.get_by_role("button", name="without this code").click()
-    yield "a code taken away: encoded again, and told", v.until(lambda: "Edited" in v.said())
+    yield "a code taken away: encoded again, and shown", v.until(lambda: "Edited" in v.said())
     yield "… the timeline says so", v.until(lambda: "edited" in v.title(1))
     yield "… the map shows where it went", v.until(lambda: v.page.evaluate("() => document.querySelectorAll('.js-plotly-plot')[0]._fullData[3].x.length") == 2)
     v.shoot("what_if")
@@ -145,7 +145,7 @@ def visits(browser, address):
 
     find = v.page.get_by_placeholder("a code, a name or a patient's number").first
     find.fill("hyperspace"); find.press("Enter")
-    yield "nonsense, searched: told", v.until(lambda: "no code or name" in v.page.locator("[role=alert]").inner_text())
+    yield "nonsense, searched: a message", v.until(lambda: "no code or name" in v.page.locator("[role=alert]").inner_text())
     find.fill("hypertension"); find.press("Enter")
     yield "a disease, searched: a group", v.until(lambda: "Group:" in v.said() and v.page.locator("[role=alert]").count() == 0)
     v.page.get_by_role("button", name="dark").click()

@@ -81,7 +81,7 @@ def run_notebook(name, out, parameters):
 
 
 def page_of(place, out):
-    from ehrseq.runs.report import notebook_page
+    from ehrseq.runs.job_page import notebook_page
     if place.stem != "pretrain": (out / "report.html").write_text(notebook_page(place), encoding="utf-8")
     return out / "report.html"
 

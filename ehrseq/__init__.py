@@ -9,7 +9,7 @@ __all__ = []
 # %% ../nbs/02_package.ipynb #5f0bf0bd
 from typing import TYPE_CHECKING
 
-from .registry import handed_on
+from .registry import lazy_exports
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq import data as data
@@ -56,4 +56,4 @@ _NAMES = {
 _PARTS = ("data", "encoders", "scores", "objectives", "training", "tasks", "explore", "runs")
 __all__ = [*_NAMES, *_PARTS]
 if not TYPE_CHECKING:  # a checker is to find names that are not there
-    __getattr__, __dir__ = handed_on(__name__, _NAMES, _PARTS)
+    __getattr__, __dir__ = lazy_exports(__name__, _NAMES, _PARTS)

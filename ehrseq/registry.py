@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 # %% auto #0
-__all__ = ['choose', 'Names', 'Findable', 'Registry', 'handed_on']
+__all__ = ['choose', 'Names', 'Findable', 'Registry', 'lazy_exports']
 
 # %% ../nbs/00_registry.ipynb #a0re9106
 def choose(name: str, options: dict, what: str) -> Any:
@@ -58,7 +58,7 @@ class Names:
 
 # %% ../nbs/00_registry.ipynb #a0re910b
 class Findable(Names):
-    "Names and the objects they stand for; an object is imported when it is asked for."
+    "Names and the objects they stand for; an object is imported when it is first used."
 
     def find(
         self,
@@ -115,12 +115,12 @@ def _same(held: Any, thing: Any) -> bool:
     return [getattr(held, n, held) for n in names] == [getattr(thing, n, thing) for n in names]
 
 # %% ../nbs/00_registry.ipynb #a0re9112
-def handed_on(
+def lazy_exports(
     package: str,
     names: dict[str, str],  # name → its module, relative to the package
     modules: tuple = (),  # modules and packages that are offered, too
 ) -> tuple[Callable, Callable]:
-    "`__getattr__` and `__dir__` of a package that hands on names of its modules."
+    "`__getattr__` and `__dir__` of a package that imports each of its names when it is first used."
 
     def __getattr__(name: str) -> Any:
         if name in names:

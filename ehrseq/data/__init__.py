@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/1_data/00_part.ipynb #b0pa703
 from typing import TYPE_CHECKING
 
-from ..registry import handed_on
+from ..registry import lazy_exports
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.data.batch import Batch as Batch
@@ -45,4 +45,4 @@ _NAMES = {
     "History": "history",
 }
 __all__ = [*_NAMES]
-__getattr__, __dir__ = handed_on(__name__, _NAMES)
+__getattr__, __dir__ = lazy_exports(__name__, _NAMES)

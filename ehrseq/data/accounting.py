@@ -38,9 +38,9 @@ from .report import Remark, Report
 from .table_files import DataError
 
 # %% auto #0
-__all__ = ['REASONS', 'WHY_NOT', 'engine', 'computed', 'forgotten', 'People', 'number_people', 'aside', 'settle_visits',
-           'visit_remarks', 'Settled', 'settle', 'damaged_codes', 'settle_remarks', 'by_reason', 'counted', 'facts',
-           'assemble']
+__all__ = ['REASONS', 'WHY_NOT', 'engine', 'computed', 'forgotten', 'People', 'number_people', 'exclusion_reason',
+           'settle_visits', 'visit_remarks', 'Settled', 'settle', 'damaged_codes', 'settle_remarks', 'by_reason',
+           'counted', 'facts', 'assemble']
 
 # %% ../../nbs/1_data/14_accounting.ipynb #cb44e20c
 REASONS = (
@@ -58,14 +58,16 @@ REASONS = (
 
 # %% ../../nbs/1_data/14_accounting.ipynb #c93e2ab7
 def engine() -> Any:
-    """An embedded DuckDB that spills to disk, into a folder of its own that only this user can open and that
+    """An embedded DuckDB that spills to disk, into a separate folder that only this user can open and that
     is removed with it. It holds at most `EHRSEQ_MEMORY` (such as 3GB; default: most of the machine's)."""
-    spill = tempfile.mkdtemp(prefix="ehrseq-spill-")  # 0700, under a name at which nobody can plant a link
+    spill = tempfile.mkdtemp(
+        prefix="ehrseq-spill-"
+    )  # 0700, under a random name, so that no link can wait there
     con = ibis.duckdb.connect(temp_directory=spill)
     weakref.finalize(con, _closed, con.con, spill)
     if os.getenv("EHRSEQ_MEMORY"):
         con.con.execute("SET memory_limit = ?", [os.environ["EHRSEQ_MEMORY"]])
-    # The engine would hash whole CSV files to guess their length. Our joins have the smaller table right.
+    # The engine would hash whole CSV files to estimate their length. Our joins have the smaller table right.
     con.raw_sql("SET disabled_optimizers = 'build_side_probe_side'")
     con.raw_sql("SET TimeZone = 'UTC'")  # in which a time with a zone becomes one without
     # DuckDB's bar would leave widget state in notebooks. Without ipywidgets it is off, and cannot be set.
@@ -165,7 +167,7 @@ def number_people(
     return People(kept, excluded, why.value_counts().to_dict(), until_, int(late.sum()))
 
 # %% ../../nbs/1_data/14_accounting.ipynb #c179589e
-def aside(
+def exclusion_reason(
     coded: Any,  # an expression that is true of a row with a code
     until: datetime | None = None,  # nothing after it is known
 ) -> Any:
@@ -209,7 +211,7 @@ def settle_visits(
     raw = _defaults(raw, certificate=no, coded=ibis.literal(True), why=nothing, unreadable=no)
     repeat = ibis.row_number().over(group_by=["encounter", "source_id"], order_by=["time", "code"])
     backwards = (_.stop < _.time).fill_null(False)
-    reason = aside(_.coded & _.encounter.notnull(), people.until)
+    reason = exclusion_reason(_.coded & _.encounter.notnull(), people.until)
     marked = _of_people(raw, people).mutate(reason=reason, repeat=repeat, backwards=backwards)
     marked = marked.mutate(
         stop=ibis.ifelse(_.backwards, _.time, _.stop),
@@ -250,7 +252,7 @@ def settle(
     no = ibis.literal(False)
     rows = _defaults(rows, bare=no, certificate=no, why=ibis.null("string"), unreadable=no)
     out = _with_numbers(_in_visits(_of_people(rows, people), visits))
-    out = out.mutate(reason=aside(_.code.notnull(), people.until))
+    out = out.mutate(reason=exclusion_reason(_.code.notnull(), people.until))
     marked = computed(out.select("table", *SCHEMA, "description", "reason", "lost"))
     kept = marked.filter(_.reason.isnull())
     once = computed(kept.select("table", *SCHEMA).distinct())

@@ -131,7 +131,7 @@ class History(WindowCodes):
         return self.without(*np.flatnonzero(_in_visit(self, visit)))
 
     def add(self, code: int, visit: int) -> History:
-        "Add a code (an id) at the end of a visit; `MASK` asks an encoder what it would be."
+        "Add a code (an id) at the end of a visit; `MASK` lets an encoder predict it."
         return _with(self, code, visit)
 
     def move(self, visit: int, days: int) -> History:

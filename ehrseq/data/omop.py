@@ -30,7 +30,7 @@ from ehrseq.data.accounting import (
     visit_remarks,
 )
 from .events import Events
-from .moments import SHIFTED, asked
+from .moments import SHIFTED, until_key
 from .report import Hints, Remark, Report
 from .snapshot import Snapshot
 from .source import Source as EventSource
@@ -399,14 +399,14 @@ LETTERS = {  # OMOP's concepts for female and male, and source values
 
 # %% ../../nbs/1_data/26_omop.ipynb #4cfdc9c8
 def births(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return the births, and which of them are guesses (month or day unknown), from columns
+    """Return the births, and which of them are estimates (month or day unknown), from columns
     birth_datetime, year_of_birth, month_of_birth and day_of_birth."""
     month, day = frame["month_of_birth"].astype("Float64"), frame["day_of_birth"].astype("Float64")
     day_or_middle = day.where(month.notna(), 1).fillna(15)
     parts = {"year": frame["year_of_birth"], "month": month.fillna(7), "day": day_or_middle}
-    guess = pd.to_datetime(pd.DataFrame(parts).astype("Float64"), errors="coerce").astype("datetime64[us]")
+    estimate = pd.to_datetime(pd.DataFrame(parts).astype("Float64"), errors="coerce").astype("datetime64[us]")
     exact = pd.to_datetime(frame["birth_datetime"]).astype("datetime64[us]")
-    return exact.fillna(guess), exact.isna() & (month.isna() | day.isna())
+    return exact.fillna(estimate), exact.isna() & (month.isna() | day.isna())
 
 # %% ../../nbs/1_data/26_omop.ipynb #62398d13
 def first_record(tables: dict[str, ibis.Table], people: pd.DataFrame) -> pd.Series:
@@ -431,20 +431,20 @@ def persons(
     known: ibis.Table,  # of `concepts`
     until: object,
 ) -> tuple[People, int]:
-    "Return the patients, and how many births are guesses."
+    "Return the patients, and how many births are estimates."
     table = tables["person"]
     frame = table.filter(_.person_id.notnull()).execute()  # an id that is null would make floats of all
     frame = frame.rename(columns={"person_id": "source_id"})
-    birth, guessed = births(frame)
-    if guessed.any():
-        first = first_record(tables, frame.assign(birth=birth)[guessed & birth.notna()]).dt.normalize()
+    birth, estimated = births(frame)
+    if estimated.any():
+        first = first_record(tables, frame.assign(birth=birth)[estimated & birth.notna()]).dt.normalize()
         seen = frame["source_id"].map(first.to_dict()).astype("datetime64[us]")
-        birth = birth.where(~(guessed & (seen < birth)), seen)
+        birth = birth.where(~(estimated & (seen < birth)), seen)
     never = pd.Series(pd.NaT, frame.index, dtype="datetime64[us]")
     facts = frame[["source_id"]].assign(birth=birth, death=never, **_described(frame, known))
     people = number_people(facts, until)
     without_id = int(table.count().execute()) - len(frame)
-    return replace(people, counts=people.counts | {"unknown patient": without_id}), int(guessed.sum())
+    return replace(people, counts=people.counts | {"unknown patient": without_id}), int(estimated.sum())
 
 # %% ../../nbs/1_data/26_omop.ipynb #edbcfc9b
 def _described(frame: pd.DataFrame, known: ibis.Table) -> dict[str, pd.Series]:
@@ -521,7 +521,7 @@ def read(
         bar.set_postfix_str(name)
         reading.table(name)
     counts = reading.counts(until)
-    settings = (asked(until, counts), schema, 2)
+    settings = (until_key(until, counts), schema, 2)
     digest_ = files.fingerprint(settings) if place.files else digest(place, reading.size, settings)
     return assemble(reading.people, reading.visits, reading.settled, reading.report(counts), digest_)
 
@@ -548,12 +548,12 @@ class _Tables:
 
     def persons(self, until: object) -> None:
         "Read who the patients are, and when they died."
-        self.people, guessed = persons(self.tables, self.known, until)
+        self.people, estimated = persons(self.tables, self.known, until)
         self.reasons["person"] = self.people.counts
         if not len(self.people):
-            _nobody(self.place, self.people, self.ragged, until)
-        if guessed:
-            self.remarks.append(Remark("person", "births are guesses: mid-year or mid-month", guessed))
+            _refuse_without_persons(self.place, self.people, self.ragged, until)
+        if estimated:
+            self.remarks.append(Remark("person", "births are estimates: mid-year or mid-month", estimated))
         if "death" in self.tables:
             self.people, self.reasons["death"] = deaths(self.tables["death"], self.people)
 
@@ -595,12 +595,12 @@ def _where(place: Source, name: str) -> str | Path:
     return where if isinstance(where, str) else where[0]
 
 
-def _nobody(place: Source, people: People, ragged: dict[str, int], until: object) -> None:
+def _refuse_without_persons(place: Source, people: People, ragged: dict[str, int], until: object) -> None:
     "Raise the `DataError` for a source without patients."
     counted("person", people.counts, ragged.get("person", 0), _where(place, "person"), until)
     before = f" before until={people.until:%Y-%m-%d}" if people.until else ""
     raise DataError(
-        f"{place.name}: table 'person': nobody with an id and a birth{before}; expected at least one."
+        f"{place.name}: table 'person': no person with an id and a birth{before}; expected at least one."
     )
 
 # %% ../../nbs/1_data/26_omop.ipynb #d48d2daa

@@ -292,8 +292,8 @@ def tokenize(
     if vocab is None and not split:
         _check_split(people, events.report.source)
     private_folder(folder.parent)
-    write = lambda aside, parts: _write_cohort(aside, parts, events, people, settings, key)
-    with FileLock(folder.parent / f".{key}.lock"):  # whoever else wants it waits, and finds it
+    write = lambda unfinished, parts: _write_cohort(unfinished, parts, events, people, settings, key)
+    with FileLock(folder.parent / f".{key}.lock"):  # another process waits here, and then finds it
         return _whole(folder) or _make(folder, key, write)
 
 # %% ../../nbs/1_data/42_sequences.ipynb #44b9a8df
@@ -363,19 +363,19 @@ def _make(folder: Path, key: str, write: Callable[[Path, Path], None]) -> Cohort
     for left in folder.parent.glob(f".{key}-*"):
         if left != parts:
             shutil.rmtree(left, ignore_errors=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
     try:
-        write(aside, parts)
-        seal(aside, CONTENT)
-        private_files(aside)
+        write(unfinished, parts)
+        seal(unfinished, CONTENT)
+        private_files(unfinished)
         shutil.rmtree(folder, ignore_errors=True)  # damaged, or of an older version, if anything
-        os.replace(aside, folder)
+        os.replace(unfinished, folder)
         shutil.rmtree(parts)
     except Exception:
         shutil.rmtree(parts, ignore_errors=True)
         raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return open_cohort(folder)
 
 # %% ../../nbs/1_data/42_sequences.ipynb #9f0df34f
@@ -436,7 +436,7 @@ def _parts(events: Events, settings: _Settings, ranges: pd.DataFrame, folder: Pa
 
 
 def _write_part(part: ibis.Table, path: Path) -> None:
-    "Write a table as a sealed parquet file, whole or not at all."
+    "Write a table as a sealed parquet file, completely or not at all."
     unfinished = path.with_suffix(".unfinished")
     if part.get_backend().name == "duckdb":
         write_parquet(part, unfinished)
@@ -588,7 +588,7 @@ def _flat(table: pa.Table, people: pd.DataFrame) -> dict[str, np.ndarray]:
     offsets = np.append(np.searchsorted(subject, ids), len(subject)).astype(np.int64)
     is_new = np.ones(len(subject), bool)
     is_new[1:] = (subject[1:] != subject[:-1]) | (visit[1:] != visit[:-1])
-    count = np.append(np.cumsum(is_new), 0)  # visits up to this token; 0 for nobody's
+    count = np.append(np.cumsum(is_new), 0)  # visits up to this token; 0 for none
     which = np.searchsorted(ids, subject)
     return {
         "code": table.column("id").to_numpy(),

@@ -159,7 +159,9 @@ def _outcomes(w: World, rng: np.random.Generator, h: _Histories) -> pd.DataFrame
     p /= p.sum(1, keepdims=True)  # n SUBTYPES: Bayes' rule, all subtypes equally likely
     rate, death_rate = _rates(w, h, EFFECT[z])
     rates, death_rates = _rates(w, h, EFFECT[:, None])  # SUBTYPES n
-    out = pd.DataFrame({"subtype": z, "guess": p.argmax(1), "age": age, "sex": np.where(sex == 1, "M", "F")})
+    out = pd.DataFrame(
+        {"subtype": z, "likeliest": p.argmax(1), "age": age, "sex": np.where(sex == 1, "M", "F")}
+    )
     out["rate"], out["death_rate"] = rate, death_rate
     out["expected_rate"] = (p * rates.T).sum(1)
     out["expected_death_rate"] = (p * death_rates.T).sum(1)
@@ -340,7 +342,7 @@ def expected_auroc(
     _, place = np.unique(score, return_inverse=True)
     yes, no = np.bincount(place, p), np.bincount(place, 1 - np.asarray(p))
     below = np.cumsum(no) - no
-    same = yes * no - np.bincount(place, p * (1 - p))  # nobody is paired with oneself
+    same = yes * no - np.bincount(place, p * (1 - p))  # no patient is paired with itself
     return float((yes @ below + same.sum() / 2) / (yes.sum() * no.sum() - (p * (1 - p)).sum()))
 
 # %% ../../nbs/1_data/50_simulate.ipynb #0d00206a
@@ -381,6 +383,6 @@ def ceiling(truth: pd.DataFrame, years: float = 1.0) -> dict[str, float]:
     return {
         "auroc": expected_auroc(best, event_probability(t["rate"], t["death_rate"], years)),
         "c_index": expected_concordance(t["expected_rate"], t["rate"], t["death_rate"], t["follow"] / 365.25),
-        "ari": float(adjusted_rand_score(truth["subtype"], truth["guess"])),
+        "ari": float(adjusted_rand_score(truth["subtype"], truth["likeliest"])),
         "n": len(truth),
     }

@@ -129,7 +129,7 @@ def unknown_rate(
     if rate > warn_above:
         warnings.warn(
             f"{rate:.1%} of the codes in {where} are not in the vocabulary; "
-            "a larger vocab_size, or a vocabulary of its own, may be needed.",
+            "a larger vocab_size, or a new vocabulary, may be needed.",
             stacklevel=2,
         )
     return rate
@@ -255,7 +255,7 @@ def save(
     path: Path | str,
     mode: int = 0o600,  # of the file
 ) -> None:
-    "Write a vocabulary as JSON, whole or not at all."
+    "Write a vocabulary as JSON, completely or not at all."
     fields = {name: getattr(vocab, name) for name in ("size", "seen", *LISTS)}
     if vocab.edges:
         fields["edges"] = dict(vocab.edges)

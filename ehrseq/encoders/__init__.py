@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/2_encoders/00_part.ipynb #b1pa703
 from typing import TYPE_CHECKING
 
-from ..registry import handed_on
+from ..registry import lazy_exports
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.encoders.behrt import BEHRT as BEHRT
@@ -35,4 +35,4 @@ _NAMES = {
     "ENCODERS": "encoder",
 }
 __all__ = [*_NAMES]
-__getattr__, __dir__ = handed_on(__name__, _NAMES)
+__getattr__, __dir__ = lazy_exports(__name__, _NAMES)

@@ -56,8 +56,8 @@ def _write_weights(
 ) -> None:
     "Write the weights of a group of visits (g heads l l) to their places in the windows (b heads t t)."
     g, i, j = (real[:, :, None] & real[:, None]).nonzero().unbind(1)
-    asks, asked = index[g, i], index[g, j]
-    out[layout.row[asks], :, layout.column[asks], layout.column[asked]] = w[g, :, i, j].detach()
+    query, key = index[g, i], index[g, j]
+    out[layout.row[query], :, layout.column[query], layout.column[key]] = w[g, :, i, j].detach()
 
 
 class InsideVisits(Attention):

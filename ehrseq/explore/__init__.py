@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/7_explore/00_part.ipynb #b6pa703
 from typing import TYPE_CHECKING
 
-from ..registry import handed_on
+from ..registry import lazy_exports
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.explore.arrays import PROJECTIONS as PROJECTIONS
@@ -25,4 +25,4 @@ _NAMES = {
     "Desk": "desk",
 }
 __all__ = [*_NAMES]
-__getattr__, __dir__ = handed_on(__name__, _NAMES)
+__getattr__, __dir__ = lazy_exports(__name__, _NAMES)

@@ -344,7 +344,9 @@ class Explorer(SavedPage):
         other: Any = None,  # a second run on the same cohort, to compare
         method: str = arrays.DEFAULT_PROJECTION,  # a registered projection
         color: str = "disease",  # what the map is coloured by
-        tuned: Sequence[Any] = (),  # folders of fine-tuned models, whose predictions *what if* shows
+        tuned: Sequence[
+            Any
+        ] = (),  # folders of fine-tuned models, whose predictions *what if* shows if eligible
         colour: str | None = None,  # the same as color
     ):
         super().__init__(Desk(run, method, other, tuned))

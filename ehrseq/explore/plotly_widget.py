@@ -50,7 +50,7 @@ export default { async render({ model, el }) {
   const box = document.createElement("div"), Plotly = await plotly(model);
   el.append(box); box.setAttribute("role", "img");
   let fig, drawing = 0, rounds = 0;
-  const draw = async () => {                  // what Plotly reports meanwhile, nobody has done
+  const draw = async () => {                  // what Plotly reports meanwhile is no action of the user
     box.setAttribute("aria-label", plain(fig.layout.title?.text));
     box.style.height = fig.layout.height + "px"; drawing++;
     const layout = {...fig.layout, selections: [], selectionrevision: rounds};

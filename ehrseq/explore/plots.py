@@ -145,7 +145,7 @@ def _codes_of_kind(part: pd.DataFrame, kind: str) -> go.Scatter:
 
 
 def _code_label(code: pd.Series, i: int) -> dict:
-    "The i-th label: at the foot of the figure, where few codes lie, at a height of its own."
+    "The i-th label: at the foot of the figure, where few codes lie, at a different height."
     at = dict(x=code["recall"], y=code["precision"], ax=code["recall"], ay=0.02 + 0.06 * i)
     look = dict(font_size=10, showarrow=True, arrowcolor=GREY, axref="x", ayref="y")
     side = "right" if code["recall"] > 0.5 else "left"
@@ -156,7 +156,7 @@ def score_points(
     scores: dict[str, dict],  # name → value, low, high; the model first, then its baselines
     title: str,
     axis: str = "",  # what the numbers are
-    chance: float | None = None,  # what guessing gives; by default 0.5 of an AUROC or C-index, else 0
+    chance: float | None = None,  # the score of a random model; by default 0.5 of an AUROC or C-index, else 0
 ) -> go.Figure:
     "Scores as points with their 95 % intervals: the model in colour, its baselines in grey."
     t = pd.DataFrame(scores).T[["value", "low", "high"]].astype(float)
@@ -174,23 +174,23 @@ def score_points(
     )
     fig = go.Figure(points)
     fig.update_yaxes(range=[len(t) - 0.6, -0.6]).update_xaxes(title=axis, zeroline=True)
-    _honest_axis(fig, t, _guessing(f"{title} {axis}") if chance is None else chance)
+    _score_axis(fig, t, _chance_level(f"{title} {axis}") if chance is None else chance)
     return _style(fig, title, height=130 + 46 * len(t)).update_layout(margin_l=150)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #20851b95
-def _honest_axis(fig: go.Figure, t: pd.DataFrame, chance: float) -> None:
-    "An axis of scores that starts at what guessing gives, or below, and ends at 1 or above."
+def _score_axis(fig: go.Figure, t: pd.DataFrame, chance: float) -> None:
+    "An axis of scores that starts at chance level, or below, and ends at 1 or above."
     low, high = min(chance, t["low"].min()), max(t["high"].max(), t["value"].max())
     top = 1.0 if chance == 0.5 or high > 0.5 else 1.15 * high
     fig.update_xaxes(range=[low - 0.03 * (top - low), max(top, high) + 0.04 * (top - low)])
     if chance:
         fig.add_vline(x=chance, line=dict(color=GREY, dash="dot", width=1))
-        note = dict(text=f"guessing {chance:g}", showarrow=False, font=dict(size=10, color="#666"))
+        note = dict(text=f"chance {chance:g}", showarrow=False, font=dict(size=10, color="#666"))
         fig.add_annotation(x=chance, y=0, yref="paper", xanchor="left", yanchor="bottom", **note)
 
 
-def _guessing(said: str) -> float:
-    "What guessing gives of the score that a title or an axis names."
+def _chance_level(said: str) -> float:
+    "The chance level of the score that a title or an axis names."
     return 0.5 if "auroc" in said.lower() or "c-index" in said.lower() else 0.0
 
 # %% ../../nbs/7_explore/20_plots.ipynb #c283f8bf
@@ -277,7 +277,7 @@ def timeline(
             fig.add_trace(trace)
     rows = dict(tickvals=[-i for i in range(len(kinds))], ticktext=kinds, showgrid=False, zeroline=False)
     fig.update_yaxes(rows).update_xaxes(title="years since the first visit of the window")
-    height = 200 + 90 * len(kinds)
+    height = 230 + 90 * len(kinds)
     return _style(fig, title, height=height).update_layout(showlegend=False, margin_l=100)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #d0d30f77
@@ -310,7 +310,8 @@ def _heaviest(frame: pd.DataFrame, codes: go.Scatter, most: int = 3) -> tuple[go
     top = frame.sort_values("weight", ascending=False).drop_duplicates("visit").drop_duplicates("name")
     top = top.head(most)
     x, y = codes.x[top.index], codes.y[top.index]
-    above, gap = y + 0.2 * np.arange(1, 1 + len(top)), np.full(len(top), np.nan)  # each at its own height
+    above = max(codes.y) + 0.25 * np.arange(1, 1 + len(top))  # of all codes, each at its own height
+    gap = np.full(len(top), np.nan)
     lines = go.Scatter(
         x=np.repeat(x, 3),
         y=np.stack([y, above, gap], 1).ravel(),
@@ -363,7 +364,7 @@ def _heat(weights: np.ndarray, places: list[str]) -> go.Heatmap:
 # %% ../../nbs/7_explore/20_plots.ipynb #6786fba1
 def comparison(
     table: pd.DataFrame,  # of `compare.table`: contender, value, low, high, lowest seed, highest seed
-    rivals: dict[str, dict] | None = None,  # baselines: name → score
+    baselines: dict[str, dict] | None = None,  # name → score
     title: str = "Comparison",
     axis: str = "test patients, 95 % interval; small marks: lowest and highest seed",
 ) -> go.Figure:
@@ -378,16 +379,16 @@ def comparison(
             showlegend=False,
             hovertemplate=in_figure(column) + " %{x:.3f}<extra></extra>",
         )
-    for i, (name, s) in enumerate((rivals or {}).items()):
+    for i, (name, s) in enumerate((baselines or {}).items()):
         fig.add_vline(x=s["value"], line=dict(color=GREY, dash="dash", width=1))
         look = dict(showarrow=False, font=dict(size=10, color="#666"))
         said = f"{name} {s['value']:.3f}"
         fig.add_annotation(x=s["value"], y=1, yref="paper", yshift=10 + 13 * i, text=said, **look)
     fig.update_yaxes(range=[len(table) - 0.5, -0.7], automargin=True).update_xaxes(title=axis)
-    whole = pd.concat([table[["value", "low", "high"]], pd.DataFrame([*(rivals or {}).values()])])
-    _honest_axis(fig, whole, _guessing(f"{title} {axis}"))
+    whole = pd.concat([table[["value", "low", "high"]], pd.DataFrame([*(baselines or {}).values()])])
+    _score_axis(fig, whole, _chance_level(f"{title} {axis}"))
     fig = _style(fig, title, height=170 + 46 * len(table))
-    return fig.update_layout(margin_t=70 + 13 * len(rivals or {}))
+    return fig.update_layout(margin_t=70 + 13 * len(baselines or {}))
 
 # %% ../../nbs/7_explore/20_plots.ipynb #805ffe39
 def _contenders(table: pd.DataFrame) -> go.Scatter:
@@ -452,8 +453,11 @@ def sweep(
             marker=dict(size=11, color=colours, line=dict(color="white", width=1)),
         )
         fig.add_trace(dots, 1, i)
-        fig.update_xaxes(title=name, type="log" if name == "learning_rate" else None, row=1, col=i)
-    fig.update_yaxes(title="validation loss", col=1)
+        rate, tried = name == "learning_rate", sorted(set(table[name].dropna()))
+        ticks = dict(tickvals=tried if rate and len(tried) < 9 else None, tickangle=0)
+        named = dict(title=name.replace("_", " "), tickformat="~g" if rate else None)
+        fig.update_xaxes(ticks | named, type="log" if rate else None, row=1, col=i)
+    fig.update_yaxes(title="validation loss (axis not from 0)", col=1)
     return _style(fig, title).update_layout(showlegend=False)
 
 # %% ../../nbs/7_explore/20_plots.ipynb #0cbafd93
@@ -485,7 +489,7 @@ def few_shot_curves(
     curves: dict[str, pd.DataFrame],  # name → table of `downstream.few_shot`: labels, draw, auroc
     title: str = "AUROC by number of labels",
 ) -> go.Figure:
-    "The mean AUROC over the draws, and a point for each draw. A dotted line at 0.5 is guessing."
+    "The mean AUROC over the draws, and a point for each draw. A dotted line at 0.5 is chance level."
     fig = go.Figure()
     for (name, t), colour in zip(curves.items(), cycle(PALETTE)):
         mean = t.groupby("labels")["auroc"].mean()
@@ -532,27 +536,28 @@ def _survival(days: np.ndarray, seen: np.ndarray, least: int) -> tuple[np.ndarra
 # %% ../../nbs/7_explore/20_plots.ipynb #17e17b4e
 def separations(
     tables: dict[str, pd.DataFrame],  # name → table of `phenotypes.separation`, the model first
-    title: str = "Which disease is told apart",
+    title: str = "Which diseases are separated",
 ) -> go.Figure:
-    "The AUROC of each disease with its interval. A dotted line at 0.5 is guessing."
+    "The AUROC of each disease with its interval, the tables below each other. A dotted line at 0.5 is chance level."
     order, fig = next(iter(tables.values())), go.Figure()
     rows = [f"{d} ({n})" for d, n in zip(order["disease"], order["patients"])]
-    for (name, t), colour in zip(tables.items(), cycle(PALETTE)):
+    for k, ((name, t), colour) in enumerate(zip(tables.items(), cycle(PALETTE))):
         t = t.set_index("disease").loc[order["disease"]].reset_index()
         fig.add_scatter(
             x=t["value"],
-            y=rows,
+            y=np.arange(len(rows)) + 0.16 * (k - (len(tables) - 1) / 2),
+            text=rows,
             mode="markers",
             name=name,
-            marker=dict(size=9, color=colour),
-            hovertemplate="%{y}: %{x:.2f}<extra>" + in_figure(name) + "</extra>",
+            marker=dict(size=7, color=colour),
+            hovertemplate="%{text}: %{x:.2f}<extra>" + in_figure(name) + "</extra>",
             error_x=_bars(t, thickness=1, width=0),
         )
     least = min(0.5, *(t["low"].min() for t in tables.values()))
     fig.add_vline(x=0.5, line=dict(color=GREY, dash="dot", width=1))
-    fig.update_yaxes(autorange="reversed", automargin=True)
+    fig.update_yaxes(autorange="reversed", automargin=True, tickvals=np.arange(len(rows)), ticktext=rows)
     fig.update_xaxes(title="separation (AUROC), 95 % interval", range=[least - 0.02, 1.02])
-    return _style(fig, title, height=150 + 24 * len(order))
+    return _style(fig, title, height=150 + (16 + 8 * len(tables)) * len(order))
 
 # %% ../../nbs/7_explore/20_plots.ipynb #a690567e
 DENSE = 200_000  # patients; of more, a map shows the density

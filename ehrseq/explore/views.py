@@ -14,17 +14,20 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..data.history import History
 from ..data.markup import Html, fill, joined, table
 from ..data.vocab import FIRST_CODE
 from . import plots
 from .attribution import sanity_check
 from .desk import Desk
 from .plotly_widget import Plot
+from ..tasks.task import HAD_IT, Eligibility
 
 # %% auto #0
-__all__ = ['DOUBT', 'CHECKED', 'NO_GROUP', 'as_html', 'button', 'on_change', 'wide', 'View', 'MapView', 'map_figure', 'legend',
-           'PatientView', 'NeighboursView', 'EditControls', 'days_slider', 'WhatIfView', 'id_of', 'expected_of',
-           'risks_of', 'HeadsView', 'one_head', 'AttentionView', 'GroupView', 'group_summary', 'as_download']
+__all__ = ['RISKS', 'DOUBT', 'CHECKED', 'NO_GROUP', 'as_html', 'button', 'on_change', 'wide', 'View', 'MapView', 'map_figure',
+           'legend', 'PatientView', 'NeighboursView', 'EditControls', 'days_slider', 'WhatIfView', 'id_of',
+           'expected_of', 'reason_not', 'shown_risks', 'risks_of', 'HeadsView', 'one_head', 'AttentionView',
+           'GroupView', 'group_summary', 'as_download']
 
 # %% ../../nbs/7_explore/45_views.ipynb #38f4d590
 def as_html(frame: pd.DataFrame, digits: int = 3) -> Html:
@@ -257,14 +260,34 @@ def expected_of(desk: Desk) -> Html:
     objective = desk.run.config.get("objective")
     return fill("<p>What the model predicts ({}), before and after the edits:</p>{}", objective, found)
 
+# %% ../../nbs/7_explore/45_views.ipynb #6430204a
+RISKS = "<p>Predictions of fine-tuned models at the end of this history:</p>{}"
+
+
+def reason_not(
+    who: Eligibility,  # whom a model is for
+    desk: Desk,
+    history: History,  # of the chosen patient, perhaps edited
+) -> str:
+    "Why a model is not for the chosen patient, by its whole record or by an edit; empty if it is."
+    reason = str(who.of_records(desk.cohort)[desk.row[desk.chosen]])
+    had = set(desk.vocab.decode(history.code)) & set(who.excluding)
+    return reason or (HAD_IT if had else "")
+
+
+def shown_risks(desk: Desk) -> pd.DataFrame:
+    "What fine-tuned models predict as text: question, before, after; of the ineligible, the reason instead."
+    found = desk.risks()
+    for column, history in (("before", desk.original), ("after", desk.current)):
+        reasons = [reason_not(model.eligibility, desk, history) for model in desk.tuned]
+        risks = zip(found[column], reasons)
+        found[column] = [f"not eligible: {why}" if why else f"{p:.3f}" for p, why in risks]
+    return found
+
 
 def risks_of(desk: Desk) -> Html:
     "What fine-tuned models predict, if there are any."
-    if not desk.tuned:
-        return Html()
-    return fill(
-        "<p>Predictions of fine-tuned models at the end of this history:</p>{}", as_html(desk.risks())
-    )
+    return fill(RISKS, as_html(shown_risks(desk))) if desk.tuned else Html()
 
 # %% ../../nbs/7_explore/45_views.ipynb #aa922194
 class HeadsView(View):

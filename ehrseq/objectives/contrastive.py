@@ -113,11 +113,11 @@ def _fixed(batch: Batch, salt: int) -> torch.Tensor:
     return torch.from_numpy(keys / 2**64).float()
 
 
-def _judge(
+def _compare_views(
     who: torch.Tensor,  # n: subject ids
     a: torch.Tensor,  # n d: vectors of first views
     b: torch.Tensor,  # n d: vectors of second views
-    part: torch.Tensor,  # p: the patients to judge, by place
+    part: torch.Tensor,  # p: the patients to compare, by place
     temperature: float,
 ) -> pd.DataFrame:
     "The rows of `Contrastive.evaluate` for some patients, against all."
@@ -127,15 +127,15 @@ def _judge(
     negatives = torch.cat([to_b.masked_fill(~others, -torch.inf), to_a.masked_fill(~others, -torch.inf)], 1)
     nll = torch.cat([own[:, None], negatives], 1).div(temperature).log_softmax(1)[:, 0].neg()
     far = torch.where(others, torch.exp(-2 * (2 - 2 * to_b)), 0).sum(1) / others.sum(1).clamp(min=1)
-    columns = {"nll": nll, "guess": (1 + 2 * others.sum(1)).log(), "hit": own > negatives.amax(1)}
+    columns = {"nll": nll, "chance": (1 + 2 * others.sum(1)).log(), "hit": own > negatives.amax(1)}
     return pd.DataFrame({"subject_id": who[part], **columns, "alignment": 2 - 2 * own, "others": far})
 
 # %% ../../nbs/4_objectives/30_contrastive.ipynb #de10d584
 def collapsed(
     frame: pd.DataFrame,  # of `Contrastive.evaluate`
 ) -> bool:
-    "True where the loss is that of guessing: all vectors are one, and the views cannot be told apart."
-    return bool(frame["nll"].mean() > 0.95 * frame["guess"].mean())
+    "True where the loss is that of a random choice, because all vectors are nearly the same."
+    return bool(frame["nll"].mean() > 0.95 * frame["chance"].mean())
 
 
 def contrastive_scores(
@@ -156,8 +156,8 @@ class Contrastive(ContrastiveLoss):
 
     def evaluate(self, encoder: Any, loader: Any) -> pd.DataFrame:
         """Two fixed views of each patient's most recent window, against those of all patients of the loader.
-        Returns for each patient: subject_id, nll, guess (the nll of guessing), hit (the other view is the
-        nearest), alignment, and others (the mean of exp(-2 d²) to the views of other patients)."""
+        Returns for each patient: subject_id, nll, chance (the nll of a random choice), hit (the other view
+        is the nearest), alignment, and others (the mean of exp(-2 d²) to the views of other patients)."""
         rows, device = [], device_of(encoder)
         with evaluating(encoder, self):
             for batch in loader:
@@ -165,7 +165,7 @@ class Contrastive(ContrastiveLoss):
                 rows.append((batch.subject_id, *(self.vectors(encoder(v)).cpu() for v in views)))
         who, a, b = (torch.cat(x) for x in zip(*rows))
         parts = torch.arange(len(who)).split(1024)
-        return pd.concat([_judge(who, a, b, p, self.temperature) for p in parts], ignore_index=True)
+        return pd.concat([_compare_views(who, a, b, p, self.temperature) for p in parts], ignore_index=True)
 
     def test(self, encoder: Any, cohort: Any, loaders: dict) -> Evaluation:
         return Evaluation(contrastive_scores(self.evaluate(encoder, loaders["test"])))
@@ -175,14 +175,14 @@ class Contrastive(ContrastiveLoss):
         out = {"loss": frame["nll"].mean(), "top1": frame["hit"].mean()}
         out |= {"alignment": frame["alignment"].mean(), "uniformity": np.log(frame["others"].mean())}
         if collapsed(frame):
-            text = _collapse_warning(out["loss"], frame["guess"].mean(), out["uniformity"])
+            text = _collapse_warning(out["loss"], frame["chance"].mean(), out["uniformity"])
             warnings.warn(text, stacklevel=2)
         return {f"contrastive.{k}": float(v) for k, v in out.items()}
 
 # %% ../../nbs/4_objectives/30_contrastive.ipynb #69c9d457
-def _collapse_warning(loss: float, guessing: float, uniformity: float) -> str:
+def _collapse_warning(loss: float, chance: float, uniformity: float) -> str:
     return (
         "contrastive: the patient vectors have collapsed into one place "
-        f"(loss {loss:.2f}, guessing {guessing:.2f}; uniformity {uniformity:.2f}). "
+        f"(loss {loss:.2f}, chance {chance:.2f}; uniformity {uniformity:.2f}). "
         "Lower the learning rate, raise the temperature or the batch size."
     )

@@ -22,7 +22,8 @@ from ..scores.baselines import CoOccurrence, Unigram
 from ..scores.metrics import per_patient, ratio
 
 # %% auto #0
-__all__ = ['Targets', 'mask_codes', 'MaskedCodes', 'deal', 'guesses', 'mlm_scores', 'strongest', 'EvaluatedMaskedCodes', 'MLM']
+__all__ = ['Targets', 'mask_codes', 'MaskedCodes', 'assign_parts', 'predictions', 'mlm_scores', 'best_cooccurrence',
+           'EvaluatedMaskedCodes', 'MLM']
 
 # %% ../../nbs/4_objectives/10_mlm.ipynb #4cef1656
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Targets:
         return Targets(self.where.to(device), self.codes.to(device), self.total)
 
     def part(self, start: int, stop: int) -> Targets:
-        "The targets of rows start … stop-1, as a micro-batch of its own."
+        "The targets of rows start … stop-1, as a separate micro-batch."
         mine = (self.where[:, 0] >= start) & (self.where[:, 0] < stop)
         offset = torch.tensor([start, 0], device=self.where.device)
         return Targets(self.where[mine] - offset, self.codes[mine], self.total)
@@ -52,7 +53,7 @@ def mask_codes(
     num_codes: int,  # ids below this exist: 5 … num_codes - 1 may be drawn at random
     share: float = 0.15,  # of the eligible codes
 ) -> tuple[Any, Targets]:
-    """Hide `share` of the codes: exactly 80 % as [MASK], 10 % as a random code, 10 % not at all.
+    """Hide `share` of the codes: exactly 80 % as [MASK], 10 % as a random code, 10 % unchanged.
     Returns the changed batch, and where and what the codes were. Source: Devlin et al. 2019, §3.1."""
     eligible = batch.eligible.nonzero()  # n 2
     order = torch.randperm(len(eligible), generator=generator)
@@ -96,29 +97,29 @@ class MaskedCodes(Objective):
         return Loss(value, {"mlm": float(value.detach())})
 
 # %% ../../nbs/4_objectives/10_mlm.ipynb #d822817f
-def deal(batch: Any, draws: int) -> torch.Tensor:
+def assign_parts(batch: Any, draws: int) -> torch.Tensor:
     "Returns the part (0 … draws-1) with which each code of a window is hidden, -1 elsewhere: (b t)."
-    asked = batch.visits > 0
+    coded = batch.visits > 0
     place = batch.subject_id[:, None].numpy() * 10_007 + batch.positions.numpy()
     keys = torch.from_numpy((scramble(place, 7) >> 1).astype("int64"))
-    rank = keys.masked_fill(~asked, torch.iinfo(torch.int64).max).argsort(1).argsort(1)
-    return torch.where(asked, rank % draws, -1)
+    rank = keys.masked_fill(~coded, torch.iinfo(torch.int64).max).argsort(1).argsort(1)
+    return torch.where(coded, rank % draws, -1)
 
 
-def _guess(answer: Callable, batch: Any, hidden: torch.Tensor) -> torch.Tensor:
+def _part_predictions(predict: Callable, batch: Any, hidden: torch.Tensor) -> torch.Tensor:
     "For each hidden code (b t, True): subject_id, code, whether first, whether in the first five, -log p."
     where = hidden.nonzero()
     codes = batch.codes[where[:, 0], where[:, 1]]
     inputs = batch.replace(codes=batch.codes.masked_fill(hidden, MASK))
-    scores = answer(inputs, where).float().cpu()  # m v
+    scores = predict(inputs, where).float().cpu()  # m v
     rank = (scores > scores.gather(1, codes[:, None])).sum(1) + 1_000 * (codes == UNK)
     counts = torch.stack([batch.subject_id[where[:, 0]], codes, rank < 1, rank < 5], 1).double()
     nll = F.cross_entropy(scores, codes, reduction="none").double()
     return torch.cat([counts, nll[:, None]], 1)
 
 # %% ../../nbs/4_objectives/10_mlm.ipynb #4608d728
-def guesses(
-    answer: Callable,  # (inputs, where (m 2: row, position)) → scores of all codes (m v)
+def predictions(
+    predict: Callable,  # (inputs, where (m 2: row, position)) → scores of all codes (m v)
     loader: Any,  # of the most recent windows
     draws: int = 7,  # parts, of which one is hidden at a time
 ) -> pd.DataFrame:
@@ -126,8 +127,8 @@ def guesses(
     right at first (top1), how many are among the first five (top5), and the sum of -log p (nll)."""
     rows = []
     for batch in loader:
-        part = deal(batch, draws)
-        rows += [_guess(answer, batch, part == d) for d in range(draws) if (part == d).any()]
+        part = assign_parts(batch, draws)
+        rows += [_part_predictions(predict, batch, part == d) for d in range(draws) if (part == d).any()]
     columns = ["subject_id", "code", "top1", "top5", "nll"]
     frame = pd.DataFrame(torch.cat(rows).numpy(), columns=columns)
     frame = frame.astype({"subject_id": int, "code": int})
@@ -137,12 +138,12 @@ def guesses(
 
 # %% ../../nbs/4_objectives/10_mlm.ipynb #ed4da92d
 def mlm_scores(
-    guesses: pd.DataFrame,  # of the function of that name
+    predictions: pd.DataFrame,  # of the function of that name
     vocab: Any,
     prefix: str = "mlm",
 ) -> dict[str, dict]:
     "Returns loss, top1, top5, and top1 by kind of code, each with an interval over patients."
-    g, who = guesses, guesses["subject_id"]
+    g, who = predictions, predictions["subject_id"]
     out = {
         f"{prefix}.loss": ratio(g["nll"], g["n"], who),
         f"{prefix}.top1": ratio(g["top1"], g["n"], who),
@@ -155,26 +156,26 @@ def mlm_scores(
     return out
 
 # %% ../../nbs/4_objectives/10_mlm.ipynb #18e3b6a6
-def strongest(
+def best_cooccurrence(
     recent: Any,  # a `Loader` of training patients
     vocab_size: int,
     valid: Any,  # a `Loader` of validation patients
 ) -> CoOccurrence:
     "Returns the better of the two ways to combine votes, by top-1 on validation patients."
     both = [CoOccurrence(recent, vocab_size, combine) for combine in ("mean", "bayes")]
-    return max(both, key=lambda b: guesses(b, valid)["top1"].sum())
+    return max(both, key=lambda b: predictions(b, valid)["top1"].sum())
 
 
 def _baselines(vocab: Any, train: Any, valid: Any, test: Any) -> dict:
     "Test scores of the baselines: unigram, and co-occurrence within the visit."
     baselines: dict[str, Callable] = {
         "unigram": Unigram(train, vocab.size),
-        "cooccurrence": strongest(train, vocab.size, valid),
+        "cooccurrence": best_cooccurrence(train, vocab.size, valid),
     }
     scores: dict[str, Any] = {}
     for name, baseline in baselines.items():
         prefix = f"mlm.baseline.{name}"
-        found = mlm_scores(guesses(baseline, test), vocab, prefix)
+        found = mlm_scores(predictions(baseline, test), vocab, prefix)
         scores |= {f"{prefix}.{k}": found[f"{prefix}.{k}"] for k in ("top1", "top5")}
     return scores
 
@@ -183,14 +184,14 @@ class EvaluatedMaskedCodes(MaskedCodes):
     "Masked codes with their evaluation."
 
     def evaluate(self, encoder: Any, loader: Any, draws: int = 7) -> pd.DataFrame:
-        "Predictions for every code of every window, each hidden once: see `guesses`."
+        "Predictions for every code of every window, each hidden once: see `predictions`."
         device = device_of(encoder)
 
-        def answer(inputs: Any, where: torch.Tensor) -> torch.Tensor:
+        def predict(inputs: Any, where: torch.Tensor) -> torch.Tensor:
             return self.logits(encoder, encoder(inputs.to(device)), where.to(device))
 
         with evaluating(encoder, self):
-            return guesses(answer, loader, draws)
+            return predictions(predict, loader, draws)
 
     def summary(self, frame: pd.DataFrame) -> dict[str, float]:
         "Loss, top-1 and top-5 over all predictions in `frame`."

@@ -24,7 +24,7 @@ from ..scores.baselines import CopyLast, CountRegression, MostFrequent
 from ..scores.metrics import jackknife, per_patient, ratio
 
 # %% auto #0
-__all__ = ['FLOOR', 'HEADLINES', 'RANKS', 'BASELINES', 'NextVisit', 'cut_next_visit', 'NextVisitLoss', 'answers',
+__all__ = ['FLOOR', 'HEADLINES', 'RANKS', 'BASELINES', 'NextVisit', 'cut_next_visit', 'NextVisitLoss', 'predictions',
            'best_threshold', 'recall', 'nvp_scores', 'code_scores', 'next_visit_baselines', 'EvaluatedNextVisit', 'NVP']
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #e28a00b3
@@ -43,7 +43,7 @@ class NextVisit:
         return NextVisit(self.codes.to(device), self.known.to(device), self.total)
 
     def part(self, start: int, stop: int) -> NextVisit:
-        "The targets of rows start … stop-1, as a micro-batch of its own."
+        "The targets of rows start … stop-1, as a separate micro-batch."
         return NextVisit(self.codes[start:stop], self.known[start:stop], self.total)
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #f6553e23
@@ -57,9 +57,9 @@ def cut_next_visit(
     u = torch.rand(len(batch), generator=generator).to(last.device)
     n = 2 + (u * (last - 1).clamp(min=1)).long()  # b: 2 … last
     order = batch.visit_order  # b t
-    asked = (order == n[:, None]) & batch.eligible
+    drawn = (order == n[:, None]) & batch.eligible
     none = torch.zeros(len(batch), vocab_size, device=last.device)
-    codes = none.scatter_reduce(1, batch.codes * asked, asked.float(), "amax")  # b v
+    codes = none.scatter_reduce(1, batch.codes * drawn, drawn.float(), "amax")  # b v
     return keep_codes(batch, order < n[:, None]), NextVisit(codes, codes.any(1), int(codes.sum()))
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #5405d7f0
@@ -111,8 +111,10 @@ def _rank(p: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(-p, axis=1, kind="stable"), axis=1)
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #c3489cd0
-def _answered(p: np.ndarray, true: np.ndarray, seen: np.ndarray, subject_id: np.ndarray) -> pd.DataFrame:
-    "The rows of `answers` for probabilities, true codes and codes had before, (b v) each."
+def _prediction_rows(
+    p: np.ndarray, true: np.ndarray, seen: np.ndarray, subject_id: np.ndarray
+) -> pd.DataFrame:
+    "The rows of `predictions` for probabilities, true codes and codes had before, (b v) each."
     p[:, :FIRST_CODE] = 0
     rank, new_rank = _rank(p), _rank(np.where(seen, -1, p))
     nll = -np.log(np.clip(np.where(true, p, 1 - p), 1e-7, 1))
@@ -126,26 +128,26 @@ def _answered(p: np.ndarray, true: np.ndarray, seen: np.ndarray, subject_id: np.
     return pd.DataFrame({"subject_id": subject_id[i], "code": code, **values})
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #3b32203e
-def answers(
-    answer: Callable,  # (histories, their rows in the sequences) → probabilities (b v)
+def predictions(
+    predict: Callable,  # (histories, their rows in the sequences) → probabilities (b v)
     loader: Any,  # of the most recent windows
 ) -> pd.DataFrame:
     """Returns the predictions for each patient's last visit: one row for a patient and a code that is true,
     has a probability of at least `FLOOR`, or is among the ten first. Columns: subject_id, code, p, true,
     new (this patient never had it), rank and new_rank (0 first; the latter among new codes alone), nll.
-    The row of code 0 carries the loss of all codes left out. Raises `ValueError` if nobody has two visits."""
+    The row of code 0 has the loss of all codes left out. Raises `ValueError` if no patient has two visits."""
     parts = []
     for history, rows in loader.histories():
-        p = torch.as_tensor(answer(history, rows)).float().cpu().numpy().copy()  # b v
+        p = torch.as_tensor(predict(history, rows)).float().cpu().numpy().copy()  # b v
         true, seen = _last_and_before(loader.sequences, rows, p.shape)
-        parts.append(_answered(p, true, seen, history.subject_id.numpy()))
+        parts.append(_prediction_rows(p, true, seen, history.subject_id.numpy()))
     if not parts:
-        raise ValueError("no patient with two visits in this split; nothing to ask.")
+        raise ValueError("no patient with two visits in this split; nothing to predict.")
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #6db4ef5a
 def best_threshold(frame: pd.DataFrame) -> tuple[float, float]:
-    "Returns the probability above which a yes gives the best micro-F1 on `answers`, and that F1."
+    "Returns the probability above which a yes gives the best micro-F1 on `predictions`, and that F1."
     f = frame[(frame["code"] >= FIRST_CODE) & (frame["p"] >= FLOOR)].sort_values("p", ascending=False)
     if not len(f):
         return 1.0, 0.0
@@ -156,14 +158,14 @@ def best_threshold(frame: pd.DataFrame) -> tuple[float, float]:
 
 
 def recall(
-    frame: pd.DataFrame,  # of `answers`
+    frame: pd.DataFrame,  # of `predictions`
     rank: str = "rank",  # or "new_rank": of new codes alone
     k: int = 10,
 ) -> pd.DataFrame:
     """Returns, for each patient with a code to find, subject_id, how many codes are `found` among the
-    `k` first by that rank, and how many were `asked`."""
+    `k` first by that rank, and how many are `relevant`."""
     t = frame[frame["true"] & (frame["new"] | (rank == "rank"))]
-    return (t[rank] < k).groupby(t["subject_id"]).agg(found="sum", asked="size").reset_index()
+    return (t[rank] < k).groupby(t["subject_id"]).agg(found="sum", relevant="size").reset_index()
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #6b93b3df
 HEADLINES = {
@@ -194,13 +196,13 @@ RANKS = {"nvp.recall_at_10": "rank", "nvp.new.recall_at_10": "new_rank"}  # scor
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #5f26ae9c
 def nvp_scores(
-    answers: pd.DataFrame,  # of the function of that name
+    predictions: pd.DataFrame,  # of the function of that name
     threshold: float,  # the probability above which a code counts as predicted
     prefix: str = "nvp",
 ) -> dict[str, dict]:
     """Returns loss, micro_f1, macro_f1, precision, recall, recall_at_10 and new.recall_at_10,
     each with an interval over patients."""
-    a, yes = answers, answers["p"] >= threshold
+    a, yes = predictions, predictions["p"] >= threshold
     hit, who = yes & a["true"], a["subject_id"]
     out = {
         "loss": ratio(a["nll"], a["true"], who),
@@ -210,29 +212,29 @@ def nvp_scores(
     }
     for name, rank in RANKS.items():
         r = recall(a, rank)
-        out[name.removeprefix("nvp.")] = ratio(r["found"], r["asked"], r["subject_id"])
+        out[name.removeprefix("nvp.")] = ratio(r["found"], r["relevant"], r["subject_id"])
     out["macro_f1"] = _macro_f1(a, threshold)
     return {f"{prefix}.{k}": v for k, v in out.items()}
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #b4b8b2c5
-def _macro_f1(answers: pd.DataFrame, threshold: float) -> dict:
+def _macro_f1(predictions: pd.DataFrame, threshold: float) -> dict:
     "The mean F1 over codes, with a jackknife interval over patients."
-    patients = answers["subject_id"].unique()
-    place = answers["subject_id"].map(dict(zip(patients, range(len(patients))))).to_numpy()
+    patients = predictions["subject_id"].unique()
+    place = predictions["subject_id"].map(dict(zip(patients, range(len(patients))))).to_numpy()
 
     def macro(kept: np.ndarray) -> float:
-        return code_scores(answers[np.isin(place, kept)], threshold)["f1"].mean()
+        return code_scores(predictions[np.isin(place, kept)], threshold)["f1"].mean()
 
     return jackknife(macro, len(patients))
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #c5dcc3f5
 def code_scores(
-    answers: pd.DataFrame,  # of the function of that name
+    predictions: pd.DataFrame,  # of the function of that name
     threshold: float,
     vocab: Any = None,  # to add name and kind of the codes
 ) -> pd.DataFrame:
     "Returns precision, recall and F1 of each code that occurs in a next visit, most frequent first."
-    a = answers[answers["code"] >= FIRST_CODE]
+    a = predictions[predictions["code"] >= FIRST_CODE]
     yes = a["p"] >= threshold
     rows = pd.DataFrame({"code": a["code"], "visits": a["true"], "predicted": yes, "right": yes & a["true"]})
     t = rows.groupby("code").sum()
@@ -250,7 +252,7 @@ def next_visit_baselines(
     valid: Any,  # a `Loader` of validation patients
     test: Any,  # a `Loader` of test patients
 ) -> dict[str, tuple]:
-    """Returns for each baseline its `answers` for validation and for test patients.
+    """Returns for each baseline its `predictions` for validation and for test patients.
     They are computed once for a cohort, and kept in its folder."""
     out = {}
     for name, make in BASELINES.items():
@@ -258,9 +260,9 @@ def next_visit_baselines(
         if not all(k.exists() for k in kept):
             baseline = make(cohort, valid)
             for path, loader in zip(kept, (valid, test)):
-                aside = path.with_suffix(f".{os.getpid()}.tmp")
-                answers(baseline, loader).to_parquet(aside)
-                aside.replace(path)
+                unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+                predictions(baseline, loader).to_parquet(unfinished)
+                unfinished.replace(path)
         out[name] = tuple(pd.read_parquet(k) for k in kept)
     return out
 
@@ -268,7 +270,7 @@ def next_visit_baselines(
 def _tuned_regression(cohort: Any, valid: Any, penalties: tuple = (1e-2, 1e-1)) -> CountRegression:
     "The regression with the penalty that has the lowest loss on validation patients."
     fitted = [CountRegression(cohort, penalty) for penalty in penalties]
-    return min(fitted, key=lambda r: answers(r, valid)["nll"].sum())
+    return min(fitted, key=lambda r: predictions(r, valid)["nll"].sum())
 
 
 BASELINES: dict[str, Callable[..., Any]] = {
@@ -294,7 +296,7 @@ def _by_patient(frame: pd.DataFrame, threshold: float) -> pd.DataFrame:
     parts = [per_patient("nvp.micro_f1", 2 * (yes & frame["true"]), yes * 1 + frame["true"], who)]
     for name, rank in RANKS.items():
         r = recall(frame, rank)
-        parts.append(per_patient(name, r["found"], r["asked"], r["subject_id"]))
+        parts.append(per_patient(name, r["found"], r["relevant"], r["subject_id"]))
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/4_objectives/20_nvp.ipynb #2eb310a2
@@ -304,21 +306,21 @@ class EvaluatedNextVisit(NextVisitLoss):
     headlines = HEADLINES
 
     def evaluate(self, encoder: Any, loader: Any) -> pd.DataFrame:
-        "Predictions for the last visit of every patient: see `answers`."
+        "Predictions for the last visit of every patient: see `predictions`."
         device = device_of(encoder)
 
-        def answer(history: Any, rows: Any) -> torch.Tensor:
+        def predict(history: Any, rows: Any) -> torch.Tensor:
             return self.logits(encoder, encoder(history.to(device))).sigmoid()
 
         with evaluating(encoder, self):
-            return answers(answer, loader)
+            return predictions(predict, loader)
 
     def summary(self, frame: pd.DataFrame) -> dict[str, float]:
         "Loss, micro-F1 at the best threshold of this frame, recall@10 of all and of new codes."
         out = {"nvp.loss": frame["nll"].sum() / frame["true"].sum(), "nvp.micro_f1": best_threshold(frame)[1]}
         for name, rank in RANKS.items():
             found = recall(frame, rank)
-            out[name] = found["found"].sum() / max(1, found["asked"].sum())
+            out[name] = found["found"].sum() / max(1, found["relevant"].sum())
         return out
 
     def test(self, encoder: Any, cohort: Any, loaders: dict) -> Evaluation:

@@ -18,7 +18,7 @@ from ..registry import Registry
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'VERBS', 'Loss', 'Headline', 'Evaluation', 'TrainingObjective', 'Objective', 'device_of', 'evaluating',
-           'objective_classes', 'Passes', 'Asked', 'Members', 'WeightedLoss', 'Sum', 'make_objective']
+           'objective_classes', 'Passes', 'SumTargets', 'Members', 'WeightedLoss', 'Sum', 'make_objective']
 
 # %% ../../nbs/4_objectives/02_objective.ipynb #0f7a53b9
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TrainingObjective(nn.Module):
 
     name: str
     whole = False  # True: a batch must not be cut into micro-batches
-    turn: int | None = None  # order of preparing a pass that is shared in a sum; None: a pass of its own
+    turn: int | None = None  # order of preparing a pass that is shared in a sum; None: a separate pass
     headlines: dict[str, Headline] = {}  # by the score's key
 
     def prepare(self, batch: Any, generator: torch.Generator) -> tuple[Any, Any]:
@@ -172,22 +172,22 @@ class Passes:
 
 # %% ../../nbs/4_objectives/02_objective.ipynb #fee3da5d
 @dataclass(frozen=True)
-class Asked:
+class SumTargets:
     "The targets of a sum: for each pass, those of each of its objectives, by name."
 
     passes: tuple
 
-    def _each(self, change: Callable[[Any], Any]) -> Asked:
-        return Asked(tuple({name: change(t) for name, t in asked.items()} for asked in self.passes))
+    def _each(self, change: Callable[[Any], Any]) -> SumTargets:
+        return SumTargets(tuple({name: change(t) for name, t in targets.items()} for targets in self.passes))
 
     def __len__(self) -> int:
-        return sum(len(t) for asked in self.passes for t in asked.values())
+        return sum(len(t) for targets in self.passes for t in targets.values())
 
-    def to(self, device: Any) -> Asked:
+    def to(self, device: Any) -> SumTargets:
         return self._each(lambda t: t.to(device))
 
-    def part(self, start: int, stop: int) -> Asked:
-        "The targets of rows start … stop-1, as a micro-batch of its own."
+    def part(self, start: int, stop: int) -> SumTargets:
+        "The targets of rows start … stop-1, as a separate micro-batch."
         return self._each(lambda t: t.part(start, stop))
 
 # %% ../../nbs/4_objectives/02_objective.ipynb #7c548cf9
@@ -221,25 +221,25 @@ class Members(Objective):
 class WeightedLoss(Members):
     "The loss of a weighted sum."
 
-    def prepare(self, batch: Any, generator: torch.Generator) -> tuple[Passes, Asked]:
+    def prepare(self, batch: Any, generator: torch.Generator) -> tuple[Passes, SumTargets]:
         "For each pass its inputs, and the targets of its objectives: each prepares what the one before left."
-        batches, asked = [], []
+        batches, by_pass = [], []
         for names in self._passes:
             inputs, targets = batch, {}
             for name in names:
                 inputs, targets[name] = self.members[name].prepare(inputs, generator)
             batches.append(inputs)
-            asked.append(targets)
-        return Passes(tuple(batches)), Asked(tuple(asked))
+            by_pass.append(targets)
+        return Passes(tuple(batches)), SumTargets(tuple(by_pass))
 
     def loss(self, encoder: nn.Module, inputs: Any, targets: Any) -> Loss:
         "The weighted sum; every pass is encoded once, and objectives without a target add nothing."
         value: Any = 0.0
         parts: dict[str, float] = {}
-        for batch, asked in zip(inputs.batches, targets.passes):
+        for batch, targets_of_pass in zip(inputs.batches, targets.passes):
             encoded = encoder(batch)
-            for name in [name for name, target in asked.items() if len(target)]:
-                one = self.members[name].score(encoder, encoded, asked[name])
+            for name in [name for name, target in targets_of_pass.items() if len(target)]:
+                one = self.members[name].score(encoder, encoded, targets_of_pass[name])
                 value = value + self.weights[name] * one.value
                 parts |= one.parts
         return Loss(value, parts)

@@ -32,7 +32,7 @@ def _place_in_visit(row: torch.Tensor, index: torch.Tensor, count: torch.Tensor)
 
 
 def visits_apart(batch: Batch) -> tuple[Batch, torch.Tensor]:
-    "Returns each visit as a window of its own, n rows, and the (row, visit) that it was: (n 2)."
+    "Returns each visit as a separate window, n rows, and the (row, visit) that it was: (n 2)."
     order = batch.visit_order
     row, column = (batch.mask & (order > 0)).nonzero().unbind(1)
     owner = torch.stack([row, order[row, column]], 1)  # tokens 2

@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/8_runs/00_part.ipynb #b7pa703
 from typing import TYPE_CHECKING
 
-from ..registry import handed_on
+from ..registry import lazy_exports
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.runs.run import Run as Run
@@ -19,4 +19,4 @@ _NAMES = {
     "from_pretrained": "run",
 }
 __all__ = [*_NAMES]
-__getattr__, __dir__ = handed_on(__name__, _NAMES)
+__getattr__, __dir__ = lazy_exports(__name__, _NAMES)

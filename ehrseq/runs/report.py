@@ -26,8 +26,8 @@ from ..scores.diseases import NONE, main_disease
 
 # %% auto #0
 __all__ = ['RESULT', 'SUMMARY', 'STYLE', 'SORT', 'HEAD', 'SECTION', 'WITHHELD', 'CODES', 'NOTES', 'CODE_NOTE', 'CODE_COLUMNS',
-           'CODE_ROW', 'FACT', 'GLOSSARY', 'CARD', 'CARD_ROW', 'SHOWN', 'NOTEBOOK', 'RUN', 'judged', 'result',
-           'verdict', 'still_falling', 'executed', 'command', 'call', 'report', 'told_map', 'card', 'notebook_page']
+           'CODE_ROW', 'FACT', 'GLOSSARY', 'CARD', 'CARD_ROW', 'judged', 'result', 'verdict', 'still_falling',
+           'executed', 'command', 'call', 'report', 'told_map', 'card']
 
 # %% ../../nbs/8_runs/05_report.ipynb #2c994112
 def judged(
@@ -526,97 +526,3 @@ def _card_rows(scores: dict, least: int) -> list[str]:
             if score["n"] >= least:
                 rows.append(CARD_ROW.format(label=label if who == "ours" else f"{label}: {who}", **score))
     return rows
-
-# %% ../../nbs/8_runs/05_report.ipynb #e0350f49
-SHOWN = (
-    "text/html",
-    "text/markdown",
-    "text/plain",
-    "image/png",
-    "application/vnd.plotly.v1+json",
-)  # of what a cell puts out: nothing that runs
-NOTEBOOK = (
-    STYLE
-    + """ .anchor-link{display:none} blockquote{margin:0;color:#666;font-size:1.1rem} table{border:0}
-pre{white-space:pre-wrap} td,th{border-left:0;border-right:0}
-.plotly-graph-div,.js-plotly-plot,img{break-inside:avoid;max-width:100%}"""
-)
-RUN = """<div class=verdict><p class=sub>{started}, {seconds:.0f} s</p>
-<pre class=command>{command}</pre></div>"""
-
-# %% ../../nbs/8_runs/05_report.ipynb #60912b4b
-def notebook_page(
-    path: Path | str,  # of an executed notebook
-) -> Html:
-    "The notebook as one self-contained HTML page, without its code and warnings."
-    nb = _cleaned(nbformat.read(path, 4))
-    title = next(
-        (c.source.splitlines()[0].lstrip("# ") for c in nb.cells if c.cell_type == "markdown"),
-        Path(path).stem,
-    )
-    body = _exported(nb)
-    head = _was_run(executed(Path(path)), Path(path))
-    return markup.page(f"ehrseq: {title}", NOTEBOOK, joined([head, body]))
-
-
-def _was_run(about: dict, path: Path) -> Html:
-    "When, how long, and by which command; nothing for a notebook that papermill did not execute."
-    if not about.get("start_time"):
-        return Html()
-    begin = pd.Timestamp(about["start_time"])
-    end = pd.Timestamp(about["end_time"]) if about.get("end_time") else begin
-    return fill(
-        RUN,
-        started=begin.strftime("%-d %B %Y, %H:%M UTC"),
-        seconds=(end - begin).total_seconds(),
-        command=command(path.stem, about.get("parameters", {}), path.parent.name),
-    )
-
-# %% ../../nbs/8_runs/05_report.ipynb #89f1f221
-def _cleaned(nb: Any) -> Any:
-    "The notebook without silent code, warnings and progress bars; Plotly comes with its first figure."
-    nb.cells = [c for c in nb.cells if c.cell_type == "markdown" or c.get("outputs")]
-    library = True
-    for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            cell.source = _without_usage(cell.source)
-            continue
-        cell["outputs"] = [_last_of_bars(o) for o in cell["outputs"] if o.get("name") != "stderr"]
-        for output in cell["outputs"]:
-            if "data" in output:
-                output["data"], library = _shown(output["data"], library)
-    return nb
-
-
-def _without_usage(text: str) -> str:
-    "A text without paragraphs on how to run the job: the command that was run stands above."
-    kept = [p for p in text.split("\n\n") if "python -m ehrseq.jobs run" not in p and "`ehrseq run" not in p]
-    return "\n\n".join(kept)
-
-
-def _exported(nb: Any) -> Html:
-    from nbconvert import HTMLExporter
-
-    nowhere = dict.fromkeys(("mathjax_url", "require_js_url", "jquery_url", "widget_renderer_url"), "")
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True, **nowhere)
-    return Html(exporter.from_notebook_node(nb)[0])
-
-# %% ../../nbs/8_runs/05_report.ipynb #a8a657cf
-def _last_of_bars(output: Any) -> Any:
-    "An output in which a progress bar is what it was at its end."
-    if "text" in output:
-        lines = output["text"].splitlines(keepends=True)
-        output["text"] = "".join(line.rsplit("\r", 1)[-1] for line in lines)
-    return output
-
-
-def _shown(data: Any, library: bool) -> tuple[Any, bool]:
-    "What of an output is shown, a figure as HTML; and whether the next figure must bring Plotly along."
-    import plotly.graph_objects as go
-
-    kept = {k: v for k, v in data.items() if k in SHOWN}
-    figure = kept.pop("application/vnd.plotly.v1+json", None)
-    if figure is None:
-        return kept, library
-    drawn = markup.figures([go.Figure({k: figure[k] for k in ("data", "layout")})], library)[0]
-    return kept | {"text/html": str(drawn)}, False

@@ -45,7 +45,7 @@ def _pair_counts(sequences: Any, rows: Any, vocab_size: int) -> np.ndarray:
         p = sequences.patient(i)
         for codes in np.split(p["code"], np.flatnonzero(np.diff(p["visit"])) + 1):
             pairs[np.ix_(codes, codes)] += 1
-    pairs[:FIRST_CODE], pairs[:, :FIRST_CODE] = 0, 0  # [UNK] is never an answer
+    pairs[:FIRST_CODE], pairs[:, :FIRST_CODE] = 0, 0  # [UNK] is never predicted
     return pairs
 
 # %% ../../nbs/3_scores/20_baselines.ipynb #e5e34fbb
@@ -288,10 +288,10 @@ def best_of(
 def task_baselines(
     cohort: Any,  # of `Task.cohort`
     y: Any,  # the label of each history, in the order of the labels
-    asked: Any = None,  # which labels count, if not all: booleans in the same order
+    labelled: Any = None,  # which labels count, if not all: booleans in the same order
 ) -> dict[str, np.ndarray]:
     "Returns for each baseline its probabilities for all rows of `cohort.sequences`: (rows)."
-    counted = np.ones(len(y), bool) if asked is None else np.asarray(asked)
+    counted = np.ones(len(y), bool) if labelled is None else np.asarray(labelled)
     label = cohort.sequences.subject_id
     y, counted = np.asarray(y)[label], counted[label]
     train, valid = (r[counted[r]] for r in (cohort.rows("train"), cohort.rows("valid")))
@@ -300,6 +300,6 @@ def task_baselines(
         x = tables[table][:, tables[table][train].std(0) > 0]
         if x.shape[1]:
             out[name] = best_of(models(), x, y, train, valid).predict_proba(x)[:, 1]
-        else:  # a source may know nobody's age or sex
+        else:  # a source may have no ages and no sexes
             out[name] = np.full(len(x), y[train].mean())
     return out

@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/6_tasks/00_part.ipynb #b5pa703
 from typing import TYPE_CHECKING
 
-from ..registry import handed_on
+from ..registry import lazy_exports
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.tasks.built_in import TASKS as TASKS
@@ -61,4 +61,4 @@ _NAMES = {
     "save_finetuned": "saved",
 }
 __all__ = [*_NAMES]
-__getattr__, __dir__ = handed_on(__name__, _NAMES)
+__getattr__, __dir__ = lazy_exports(__name__, _NAMES)

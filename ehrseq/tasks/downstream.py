@@ -246,10 +246,10 @@ def row_vectors(encoder: Any, cohort: Cohort, rows: np.ndarray) -> np.ndarray:
     return np.stack([by_id[i] for i in cohort.sequences.subject_id[rows]])
 
 
-def task_vectors(encoder: Any, asked: TaskCohort, split: str = "all") -> pd.DataFrame:
+def task_vectors(encoder: Any, cohort: TaskCohort, split: str = "all") -> pd.DataFrame:
     "label_id, subject_id, time, split, boolean_value and vector (h) of each label with a known code."
-    table = asked.table(split)
-    return table.assign(vector=list(row_vectors(encoder, asked.by_label, table["label_id"].to_numpy())))
+    table = cohort.table(split)
+    return table.assign(vector=list(row_vectors(encoder, cohort.by_label, table["label_id"].to_numpy())))
 
 
 def predict_rows(
@@ -398,26 +398,26 @@ def subgroups(cohort: Cohort, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 # %% ../../nbs/6_tasks/20_downstream.ipynb #2840080f
 def leaderboard(
-    asked: TaskCohort,
+    cohort: TaskCohort,
     estimators: dict[str, Downstream],  # not fitted
     fewest: int = 10,  # true and false labels that a subgroup must have to be scored
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """A table (name, group, score, value, low, high, n) on test patients, all labels of a patient drawn
     together, and the probabilities of the test labels by name."""
-    train_rows, test = asked.label_id("train"), asked.label_id("test")
-    valid = asked.label_id("valid"), asked.y("valid")
+    train_rows, test = cohort.label_id("train"), cohort.label_id("test")
+    valid = cohort.label_id("valid"), cohort.y("valid")
     found = {}
     for name, estimator in estimators.items():
-        found[name] = estimator.fit(train_rows, asked.y("train"), valid).predict_proba(test)[:, 1]
-    found |= {name: p[test] for name, p in task_baselines(asked.by_label, asked.task.y).items()}
-    groups = subgroups(asked.by_label, test)
-    table = [row for name, p in found.items() for row in _group_scores(asked, groups, name, p, fewest)]
+        found[name] = estimator.fit(train_rows, cohort.y("train"), valid).predict_proba(test)[:, 1]
+    found |= {name: p[test] for name, p in task_baselines(cohort.by_label, cohort.task.y).items()}
+    groups = subgroups(cohort.by_label, test)
+    table = [row for name, p in found.items() for row in _group_scores(cohort, groups, name, p, fewest)]
     return pd.DataFrame(table), found
 
 
-def _group_scores(asked, groups, name, p, fewest) -> list[dict]:
+def _group_scores(cohort, groups, name, p, fewest) -> list[dict]:
     "A row a group and score: of all test labels, and of groups with enough labels of either kind."
-    out, y, owner, test = [], asked.y("test"), asked.subject("test"), asked.label_id("test")
+    out, y, owner, test = [], cohort.y("test"), cohort.subject("test"), cohort.label_id("test")
     for group, rows in groups.items():
         here = np.isin(test, rows)
         if group != "all" and min(y[here].sum(), (~y[here]).sum()) < fewest:
@@ -433,7 +433,7 @@ def few_shot(
     rows: np.ndarray,  # to draw from
     y: np.ndarray,  # their labels
     test: np.ndarray,  # rows to predict
-    answers: np.ndarray,  # their labels
+    labels: np.ndarray,  # their labels
     sizes: tuple = (8, 32, 128, None),  # None: all
     draws: int = 5,
     seed: int = 0,
@@ -447,7 +447,7 @@ def few_shot(
             continue
         for draw in range(draws if size else 1):
             pick = _balanced(rng, y, size) if size else np.arange(len(rows))
-            auroc = roc_auc_score(answers, fit_predict(rows[pick], y[pick]))
+            auroc = roc_auc_score(labels, fit_predict(rows[pick], y[pick]))
             out.append({"labels": len(pick), "draw": draw, "auroc": auroc})
     return pd.DataFrame(out)
 

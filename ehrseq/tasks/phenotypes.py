@@ -63,7 +63,7 @@ def stability(
     draws: int = 20,
     seed: int = 0,
 ) -> float:
-    "Mean ARI of `labels` with those that clusterings of bootstrap samples give to everybody."
+    "Mean ARI of `labels` with those that clusterings of bootstrap samples give to all patients."
     from sklearn.metrics import adjusted_rand_score
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -91,8 +91,8 @@ def discover(
     found = {setting: _cluster(method, setting, x, seed, 10) for setting in possible}
     found = {s: labels for s, labels in found.items() if 2 <= _groups(labels) < (labels >= 0).sum()}
     if not found:
-        asked = ", ".join(map(str, settings))
-        raise CountedError(f"{method}: no two groups with settings {asked}", {"patients": len(x)})
+        listed = ", ".join(map(str, settings))
+        raise CountedError(f"{method}: no two groups with settings {listed}", {"patients": len(x)})
     rows = [_tried(method, s, x, labels, draws, seed) for s, labels in found.items()]
     tried = pd.DataFrame(rows)
     stable = tried["stability"] >= min(least, tried["stability"].max())
@@ -121,12 +121,12 @@ def _tried(method, setting, x, labels, draws, seed) -> dict:
 # %% ../../nbs/6_tasks/40_phenotypes.ipynb #eefc1072
 def agreement(
     labels: Any,  # (n)
-    answers: Any,  # (n)
+    groups: Any,  # (n)
 ) -> dict:
     "`ari` and `nmi` of two groupings, with intervals over patients."
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-    a, b = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (labels, answers))
+    a, b = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (labels, groups))
     return {
         name: jackknife(lambda i: score(b[i], a[i]), len(a))
         for name, score in (("ari", adjusted_rand_score), ("nmi", normalized_mutual_info_score))
@@ -134,7 +134,7 @@ def agreement(
 
 
 def disease_matrix(cohort: Any, rows: np.ndarray) -> pd.DataFrame:
-    "Which disease groups the patients of `rows` have (rows groups), without groups that nobody has."
+    "Which disease groups the patients of `rows` have (rows groups), without groups that no patient has."
     g = disease_groups(cohort.conditions, cohort.report.hints)
     t = pd.crosstab(g["subject_id"], g["group"]).astype(bool)
     t = t.reindex(cohort.sequences.subject_id[rows], fill_value=False)
@@ -171,12 +171,12 @@ def retrieval(
     k: int = 10,
 ) -> dict:
     """`precision_at_10` (or `k`) and `mrr` by shared disease, of all who have one, with intervals.
-    Raises `ValueError` where nobody has a disease."""
+    Raises `ValueError` where no patient has a disease."""
     y = having.to_numpy().astype(np.float32)
-    asking, found = np.flatnonzero(y.any(1)), []
-    if not len(asking):
+    queries, found = np.flatnonzero(y.any(1)), []
+    if not len(queries):
         raise CountedError("no patient has a disease of the list; nothing to look for", {"patients": len(y)})
-    for some in blocks(asking):
+    for some in blocks(queries):
         alike = np.array(near(some) if callable(near) else near[some], float)
         alike[np.arange(len(some)), some] = -np.inf
         order = np.argsort(-alike, axis=1, kind="stable")[:, :-1]
@@ -184,7 +184,7 @@ def retrieval(
         first = np.where(hit.any(1), 1 / (hit.argmax(1) + 1), 0)
         found.append(np.stack([hit[:, :k].mean(1), first]))
     precision, first = np.concatenate(found, 1)
-    one, who = np.ones(len(asking)), np.arange(len(asking))
+    one, who = np.ones(len(queries)), np.arange(len(queries))
     return {f"precision_at_{k}": ratio(precision, one, who), "mrr": ratio(first, one, who)}
 
 # %% ../../nbs/6_tasks/40_phenotypes.ipynb #f3e8f244
@@ -258,7 +258,7 @@ def characterise(
     codes = codes[codes >= FIRST_CODE]
     if not len(codes):
         raise ValueError(
-            f"no code that {fewest} of {len(rows)} patients have; nothing to tell the clusters apart by."
+            f"no code that {fewest} of {len(rows)} patients have; nothing distinguishes the clusters."
         )
     clusters = sorted(set(labels[labels >= 0].tolist()))
     parts = [_contrast(cohort.vocab, had[:, codes], codes, labels == c).assign(cluster=c) for c in clusters]
@@ -337,7 +337,7 @@ def _conditions(mine, common) -> dict[str, str]:
 
 
 def _log_rank(age, dead, me) -> float:
-    "p of a log-rank test of the lifetimes of some against the others; NaN where nobody died on a side."
+    "p of a log-rank test of the lifetimes of some against the others; NaN where no patient of a side died."
     from scipy.stats import CensoredData, logrank
 
     if not (dead[me].any() and dead[~me].any()):
@@ -355,7 +355,7 @@ def phenotype_scores(
     draws: int = 20,
 ) -> tuple[dict, Clusters]:
     """Flat scores (clusters, silhouette, davies_bouldin, stability, ari, nmi, separation, precision_at_10,
-    mrr) and the `Clusters` (k-means: nobody is left out)."""
+    mrr) and the `Clusters` (k-means: no patient is left out)."""
     from sklearn.metrics import davies_bouldin_score, silhouette_samples
 
     x, c = np.asarray(vectors, float), discover(vectors, settings=settings, draws=draws)

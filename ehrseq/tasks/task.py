@@ -51,15 +51,15 @@ class Eligibility:
     def reasons(
         self,
         events: Events,
-        asked: pd.DataFrame,  # subject_id and prediction_time
+        queries: pd.DataFrame,  # subject_id and prediction_time
     ) -> pd.Series:
-        """Why each row of `asked` is not eligible; an empty text where it is. What happens at the time
+        """Why each row of `queries` is not eligible; an empty text where it is. What happens at the time
         itself counts."""
-        out = pd.Series("", asked.index)
+        out = pd.Series("", queries.index)
         for codes, reason, wanted in ((self.required, NOT_YET, True), (self.excluding, HAD_IT, False)):
             if codes:
                 times = code_times(events, codes).groupby("subject_id")["time"].min()
-                had = asked["subject_id"].map(times).astype("datetime64[us]") <= asked["prediction_time"]
+                had = queries["subject_id"].map(times).astype("datetime64[us]") <= queries["prediction_time"]
                 out[had.to_numpy() != wanted] = reason
         return out
 
@@ -73,7 +73,7 @@ class Eligibility:
 
 # %% ../../nbs/6_tasks/05_task.ipynb #6a56a024
 def code_times(events: Events, codes: Iterable[str]) -> pd.DataFrame:
-    "subject_id, code and time: when each subject first had each of the codes; no row for a code nobody has."
+    "subject_id, code and time: when each subject first had each of the codes, if ever."
     found = (
         events.table.filter(_.code.isin(list(codes)), _.time.notnull())
         .group_by("subject_id", "code")
@@ -109,7 +109,7 @@ class LabelTable:
 
 # %% ../../nbs/6_tasks/05_task.ipynb #e937a632
 class LabelSummary(LabelTable):
-    "Labels that can be looked at: answers by label_id, and a summary."
+    "The values of labels by label_id, and a summary of them."
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -128,7 +128,7 @@ class LabelSummary(LabelTable):
         return self.summary()
 
     def summary(self) -> str:
-        "Labels by split and answer, dates, matching codes, and who was excluded, as text."
+        "Labels by split and value, dates, matching codes, and who was excluded, as text."
         return "\n".join(_summary(self))
 
     def by_split(self) -> pd.DataFrame:
@@ -158,7 +158,7 @@ class Task(LabelSummary):
 
     def check(self, cohort: TaskCohort, positives: int = 5) -> Task:
         """The task, also counting labels whose history has no known code; these cannot be predicted.
-        Raises `TaskError` where a split has no label, a single answer or fewer than `positives` true ones;
+        Raises `TaskError` where a split has no label, a single class or fewer than `positives` true ones;
         for validation one is enough."""
         return _check(cohort, positives)
 
@@ -254,7 +254,7 @@ class PatientLabels(LabelledHistories):
 
 # %% ../../nbs/6_tasks/05_task.ipynb #9c8ffaa2
 class TaskCohort(PatientLabels):
-    "The labels of a task with their histories, answers, patients and prediction times, by split."
+    "The labels of a task with their histories, values, patients and prediction times, by split."
 
     @property
     def sequences(self) -> Any:
@@ -274,36 +274,36 @@ class TaskCohort(PatientLabels):
         return self
 
 # %% ../../nbs/6_tasks/05_task.ipynb #0a039c28
-def _beware_of_length(asked, limit=0.9):
-    "Warn where the number of codes of a history tells the answers apart."
-    y = asked.task.y
+def _warn_of_length(cohort, limit=0.9):
+    "Warn where the number of codes of a history alone separates the labels."
+    y = cohort.task.y
     if min(y.sum(), (~y).sum()) < 10:
-        return  # by chance, almost anything tells a few apart
+        return  # by chance, almost anything separates a few labels
     from sklearn.metrics import roc_auc_score
 
-    area = roc_auc_score(y, np.diff(asked.by_label.sequences.offsets))
+    area = roc_auc_score(y, np.diff(cohort.by_label.sequences.offsets))
     if max(area, 1 - area) > limit:
         warnings.warn(
-            f"{asked.task.name}: the number of codes before the prediction time alone tells the answers "
-            f"apart (AUROC {max(area, 1 - area):.2f}). If the export keeps a fixed number of years up to "
-            "death or to its end, the export causes this: give everybody the same look-back (lookback=1825, "
-            "for five years), and predict no earlier than that after the export begins.",
+            f"{cohort.task.name}: the number of codes before the prediction time alone separates the labels "
+            f"(AUROC {max(area, 1 - area):.2f}). If the export keeps a fixed number of years up to "
+            "death or to its end, the export causes this: give all patients the same look-back "
+            "(lookback=1825, for five years), and predict no earlier than that after the export begins.",
             stacklevel=3,
         )
 
 # %% ../../nbs/6_tasks/05_task.ipynb #641d2dea
-def _check(asked, positives) -> Task:
-    _beware_of_length(asked)
-    task = asked.task
+def _check(cohort, positives) -> Task:
+    _warn_of_length(cohort)
+    task = cohort.task
     for split in SPLITS:
-        y = asked.y(split)
+        y = cohort.y(split)
         if found := _lacking(y, 1 if split == "valid" else positives):
             raise TaskError(
-                f"{task.name}: {found} among the {split} patients; expected both answers, and at least "
+                f"{task.name}: {found} among the {split} patients; expected both classes, and at least "
                 f"{positives} true ones. Take a longer horizon, another date or a larger cohort",
                 {"labels": len(y), "true": int(y.sum())},
             )
-    empty = len(task) - len(asked.label_id())
+    empty = len(task) - len(cohort.label_id())
     more = {"without a known code in the history": empty} if empty else {}
     return replace(task, excluded=task.excluded | more)
 
@@ -324,14 +324,14 @@ def histories(
     inclusive: bool = False,  # True: up to and including the prediction time
 ) -> Events:
     """The events of each label's subject strictly before its prediction time, its birth, and what has no
-    time. Each label becomes a subject of its own, numbered by its label_id. Raises `DataError` for an
+    time. Each label becomes a separate subject, numbered by its label_id. Raises `DataError` for an
     unknown subject."""
     people = _people(events, labels)
     mine = labels[["subject_id", "prediction_time"]].reset_index(drop=True)
     grain = pd.Timedelta(microseconds=int(inclusive))  # time has no finer grain
     mine["prediction_time"] = without_zone(mine["prediction_time"]) + grain
-    asked = _label_table(mine)
-    table, visits = _past(events, asked, lookback), _past_visits(events, asked, lookback)
+    label_table = _label_table(mine)
+    table, visits = _past(events, label_table, lookback), _past_visits(events, label_table, lookback)
     held = events.fingerprint + mine.to_csv() + str(lookback or "")
     digest = hashlib.sha256(held.encode()).hexdigest()[:16]
     counts = pd.DataFrame({"file": ["labels"], "rows": [len(mine)], "kept": [len(mine)]})
@@ -371,17 +371,17 @@ def _after_begin(time, lookback) -> Any:
     return time >= _.prediction_time - ibis.interval(days=int(lookback))
 
 # %% ../../nbs/6_tasks/05_task.ipynb #5ee28055
-def _past(events, asked, lookback) -> Any:
+def _past(events, label_table, lookback) -> Any:
     "Each label's events."
-    own = events.table.join(asked, "subject_id").mutate(subject_id=_.label)
+    own = events.table.join(label_table, "subject_id").mutate(subject_id=_.label)
     before = _.time.isnull() | (_.time < _.prediction_time)
     recent = _.time.isnull() | (_.kind == "birth") | _after_begin(_.time, lookback)
     return own.filter(before, recent).drop("label", "prediction_time")
 
 
-def _past_visits(events, asked, lookback) -> Any:
+def _past_visits(events, label_table, lookback) -> Any:
     "Each label's visits; one that is under way at the prediction time has no end yet."
-    own = events.visits.join(asked, "subject_id").mutate(subject_id=_.label)
+    own = events.visits.join(label_table, "subject_id").mutate(subject_id=_.label)
     own = own.filter(_.start < _.prediction_time, _after_begin(_.start, lookback))
     stop = (_.stop < _.prediction_time).ifelse(_.stop, ibis.null("timestamp(6)"))
     return own.mutate(stop=stop).drop("label", "prediction_time")
@@ -444,7 +444,7 @@ def _end(line, followed):
             "how long "
             "each is followed: followed=365, days after the own last event, or 'subject', no longer than "
             "that; and "
-            "ask at='visits', or give a date for each."
+            "take at='visits', or give a date for each."
         )
     return last
 
@@ -511,14 +511,14 @@ def _drawn_visits(events, per_patient, seed) -> pd.DataFrame:
 # %% ../../nbs/6_tasks/05_task.ipynb #519db7c4
 def label(
     name: str,
-    asked: pd.DataFrame,  # subject_id, prediction_time, and event: its time, or none
-    line: pd.DataFrame,  # of `timeline`; a column that `asked` has, too, is taken from there
+    queries: pd.DataFrame,  # subject_id, prediction_time, and event: its time, or none
+    line: pd.DataFrame,  # of `timeline`; a column that `queries` has, too, is taken from there
     horizon: float | None = 365.0,  # days; None: survival, with the days to the event in `float_value`
-    refuse: Iterable[tuple] = (),  # (reason, mask over `asked`): excluded for it
+    refuse: Iterable[tuple] = (),  # (reason, mask over `queries`): excluded for it
     description: str = "",
 ) -> Task:
     "Labels of an event after each prediction time. Raises `TaskError` if none is left."
-    a = asked.join(line.drop(columns=asked.columns, errors="ignore"), on="subject_id")
+    a = queries.join(line.drop(columns=queries.columns, errors="ignore"), on="subject_id")
     watch = _watch(a)
     why = _why_excluded(a, watch, horizon, list(refuse))
     kept = why == ""
@@ -602,13 +602,13 @@ def event_codes(events: Events, times: pd.DataFrame) -> pd.DataFrame:
 # %% ../../nbs/6_tasks/05_task.ipynb #2e7f9e18
 def first_times(events: Events, codes: Any) -> pd.DataFrame:
     """subject_id, code and time: when each subject first had each of the codes that `matching` finds.
-    Raises `ValueError` for codes that nobody has, naming the nearest."""
+    Raises `ValueError` for codes that no patient has, naming the nearest."""
     wanted = matching(events, codes)
     found = code_times(events, wanted)
     if not len(found):
         known = events.codes.select("code").execute()["code"].tolist()
         near = ", ".join(get_close_matches(str(wanted[0]), known, n=3)) or "none"
-        raise ValueError(f"nobody has {', '.join(wanted[:3])}; nearest: {near}.")
+        raise ValueError(f"no patient has {', '.join(wanted[:3])}; nearest: {near}.")
     return found
 
 

@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/5_training/00_part.ipynb #b4pa703
 from typing import TYPE_CHECKING
 
-from ..registry import handed_on
+from ..registry import lazy_exports
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from ehrseq.training.checkpoint import save_pretrained as save_pretrained
@@ -31,4 +31,4 @@ _NAMES = {
     "check": "contract",
 }
 __all__ = [*_NAMES]
-__getattr__, __dir__ = handed_on(__name__, _NAMES)
+__getattr__, __dir__ = lazy_exports(__name__, _NAMES)

@@ -109,8 +109,8 @@ def trains(encoder: nn.Module, batch: Batch, objective: str, generator: torch.Ge
     "The objective's loss is finite, and its gradient reaches more of the encoder than the code table."
     encoder.zero_grad()
     with torch.enable_grad():
-        asked = make_objective(objective, encoder, trust=True)
-        loss = asked.loss(encoder, *asked.prepare(batch, generator)).value
+        made = make_objective(objective, encoder, trust=True)
+        loss = made.loss(encoder, *made.prepare(batch, generator)).value
         loss.backward()
     beyond = (p.grad for p in encoder.parameters() if p is not encoder.code_embedding.weight)
     moved = sum(float(grad.abs().sum()) for grad in beyond if grad is not None)

@@ -1,6 +1,6 @@
-"""The leaderboard: every encoder and objective of a comparison answers the same tasks, beside baselines.
+"""The leaderboard: every encoder and objective of a comparison on the same tasks, beside baselines.
 
-`leaderboard.ipynb` says what is asked and why; `nbs/tests/leaderboard.ipynb` tests this file.
+`leaderboard.ipynb` says which tasks, and why; `nbs/tests/leaderboard.ipynb` tests this file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ehrseq.training.train import seed_everything
 
 SVD = "SVD of counts"
 BASELINES = (*TASK_BASELINES, SVD)
-OF_BASELINES = ("rivals", 0)  # name and seed under which their answers are kept
+OF_BASELINES = ("baselines", 0)  # name and seed under which their predictions are kept
 MOMENT = ["subject_id", "prediction_time"]
 SPLITS = ("train", "valid", "test")
 
@@ -44,9 +44,9 @@ SPLITS = ("train", "valid", "test")
 class Leaderboard:
     """The runs of a comparison, on the same tasks.
 
-    `run()` answers what is not answered yet; answers lie in `tasks/` and `phenotypes/` of the folder of the
-    comparison. Raises `ValueError` for tasks that differ in look-back, that share a name, that have one
-    label only in a split, or that are not those of the answers in the folder.
+    `run()` makes the predictions that are not there yet; they are kept in `tasks/` and `phenotypes/` of the
+    folder of the comparison. Raises `ValueError` for tasks that differ in look-back, that share a name, that
+    have a single class in a split, or that are not those of the predictions in the folder.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Leaderboard:
         if len({t.lookback for t in tasks}) > 1:
             raise ValueError("tasks with different look-backs; give all the same.")
         if len(self.tasks) < len(tasks):
-            raise ValueError("two tasks have the same name; give each a name of its own.")
+            raise ValueError("two tasks have the same name; give each its own name.")
         moments = moments_of(tasks)
         trained = comparison.cohort
         every = Task("all", moments, lookback=tasks[0].lookback)
-        self.asked = every.cohort(events, trained.vocab, trained.info["kinds"])
-        self.cohort = self.asked.by_label  # its rows are label_ids
+        self.task_cohort = every.cohort(events, trained.vocab, trained.info["kinds"])
+        self.cohort = self.task_cohort.by_label  # its rows are label_ids
         self.owner = moments["subject_id"].to_numpy()
         self.y = {name: self.labels_of(task, moments) for name, task in self.tasks.items()}
         self.check_tasks()
@@ -80,28 +80,28 @@ class Leaderboard:
         y, labelled = np.zeros(len(moments), bool), np.zeros(len(moments), bool)
         y[at], labelled[at] = task.y, True
         for split in SPLITS:
-            labels = self.asked.label_id(split)
+            labels = self.task_cohort.label_id(split)
             if len(set(y[labels][labelled[labels]])) < 2:
                 raise ValueError(
-                    f"{task.name}: one answer only among the {split} patients; "
+                    f"{task.name}: a single class among the {split} patients; "
                     "take a longer horizon or leave it out."
                 )
         return y, labelled
 
     def check_tasks(self) -> None:
-        "Write down which tasks are answered in the folder. Raises `ValueError` if it holds others."
-        asked = {name: task_hash(task) for name, task in self.tasks.items()}
+        "Write down which tasks the folder holds predictions for. Raises `ValueError` if it holds others."
+        hashes = {name: task_hash(task) for name, task in self.tasks.items()}
         file = self.folder / "tasks" / "questions.json"
-        if file.exists() and read_json(file) != asked:
+        if file.exists() and read_json(file) != hashes:
             known = ", ".join(read_json(file))
             raise ValueError(
-                f"{file.parent} holds answers to other questions: {known}. "
-                "Choose another folder, or ask the same."
+                f"{file.parent} holds predictions for other tasks: {known}. "
+                "Choose another folder, or give the same tasks."
             )
         private_folder(file.parent)
-        write_json(file, asked)
+        write_json(file, hashes)
 
-    # Who answers
+    # Who predicts
 
     def contenders(self) -> list[tuple[str, int]]:
         "Return (name, seed) of the finished runs of the comparison, and of each of their networks untrained."
@@ -124,16 +124,16 @@ class Leaderboard:
         "Return the encoders that the caller named as contenders, and as what they start from."
         return tuple(name for c in self.comparison.contenders for name in c.classes)
 
-    # Answering
+    # Predictions
 
     def run(self, progress: bool = True) -> Leaderboard:
-        "Answer what has not been answered yet."
-        everybody = [OF_BASELINES, *self.contenders()]
-        bar = tqdm(everybody, desc="answering", unit="contender", ncols=88, disable=not progress)
+        "Make the predictions that have not been made yet."
+        contenders = [OF_BASELINES, *self.contenders()]
+        bar = tqdm(contenders, desc="predicting", unit="contender", ncols=88, disable=not progress)
         for name, seed in bar:
             bar.set_postfix_str(f"{name}, seed {seed}")
-            self.keep("tasks", name, seed, self.task_answers)
-            self.keep("phenotypes", name, seed, self.phenotype_answers)
+            self.keep("tasks", name, seed, self.task_predictions)
+            self.keep("phenotypes", name, seed, self.phenotype_results)
         return self
 
     def file(self, kind: str, name: str, seed: int) -> Path:
@@ -147,25 +147,25 @@ class Leaderboard:
         write_parquet(file, make(name, seed))
         seal(file.parent, [file.name])
 
-    def task_answers(self, name: str, seed: int) -> pd.DataFrame:
+    def task_predictions(self, name: str, seed: int) -> pd.DataFrame:
         if (name, seed) == OF_BASELINES:
-            return self.baseline_answers()
+            return self.baseline_predictions()
         encoder, rows = self.encoder(name, seed), self.cohort.rows()
         tables = {}
         for pool, pooled in (("own", encoder), ("mean", MeanPooled(encoder))):
             vectors = np.zeros((len(self.cohort.sequences), encoder.config.hidden_dim), np.float32)
             vectors[rows] = row_vectors(pooled, self.cohort, rows)
             tables[pool] = self.with_age_and_sex(vectors)
-        frames = [self.answer("ours", task, self.probe(tables, task)) for task in self.tasks]
+        frames = [self.test_predictions("ours", task, self.probe(tables, task)) for task in self.tasks]
         return pd.concat(frames, ignore_index=True)
 
-    def baseline_answers(self) -> pd.DataFrame:
+    def baseline_predictions(self) -> pd.DataFrame:
         counts = self.with_age_and_sex(count_svd(self.cohort, 128))
         frames = []
         for task, (y, labelled) in self.y.items():
-            answers = task_baselines(self.cohort, y, labelled)
-            answers[SVD] = self.probe({SVD: counts}, task, (1e-4, 1e-3, 1e-2, 1e-1))
-            frames += [self.answer(name, task, p) for name, p in answers.items()]
+            predictions = task_baselines(self.cohort, y, labelled)
+            predictions[SVD] = self.probe({SVD: counts}, task, (1e-4, 1e-3, 1e-2, 1e-1))
+            frames += [self.test_predictions(name, task, p) for name, p in predictions.items()]
         return pd.concat(frames, ignore_index=True)
 
     def with_age_and_sex(self, vectors: np.ndarray) -> np.ndarray:
@@ -177,13 +177,13 @@ class Leaderboard:
         labelled = self.y[task][1]
         return rows[labelled[rows]]
 
-    def answer(self, name: str, task: str, p: np.ndarray) -> pd.DataFrame:
+    def test_predictions(self, name: str, task: str, p: np.ndarray) -> pd.DataFrame:
         "Return name, task, subject_id, y and p of the test rows of a task, out of probabilities of all rows."
         rows = self.rows(task, "test")
         label = rows
         who, y = self.owner[label], self.y[task][0][label]
-        answers = {"name": name, "task": task, "subject_id": who, "y": y, "p": np.asarray(p, float)[rows]}
-        return pd.DataFrame(answers)
+        predictions = {"name": name, "task": task, "subject_id": who, "y": y, "p": np.asarray(p, float)[rows]}
+        return pd.DataFrame(predictions)
 
     def probe(self, tables: dict, task: str, strengths: tuple = (1e-3, 1e-2)) -> np.ndarray:
         "Return probabilities of all rows, by the table and penalty that are best on validation patients."
@@ -196,7 +196,7 @@ class Leaderboard:
         model, x = max(fitted, key=lambda pair: score(*pair))
         return model.predict_proba(x)[:, 1]
 
-    def phenotype_answers(self, name: str, seed: int) -> pd.DataFrame:
+    def phenotype_results(self, name: str, seed: int) -> pd.DataFrame:
         trained = self.comparison.cohort
         rows = trained.rows("test")
         have = disease_matrix(trained, rows)
@@ -218,7 +218,7 @@ class Leaderboard:
         pools = {"own": encoder, "mean": MeanPooled(encoder)}
         return {k: np.stack(patient_vectors(e, trained, "test")["vector"]) for k, e in pools.items()}
 
-    # What was answered
+    # What was predicted
 
     def read(self, kind: str) -> pd.DataFrame:
         check_seal(self.folder / kind)
@@ -229,8 +229,8 @@ class Leaderboard:
                 frames.append(pd.read_parquet(file).assign(of=name, seed=seed))
         return pd.concat(frames, ignore_index=True)
 
-    def answers(self) -> pd.DataFrame:
-        "Return name, seed, task, subject_id, y and p of everybody's answers."
+    def predictions(self) -> pd.DataFrame:
+        "Return name, seed, task, subject_id, y and p of all predictions."
         t = self.read("tasks")
         t["name"] = t["name"].where(t["of"] == OF_BASELINES[0], t["of"])
         return t[["name", "seed", "task", "subject_id", "y", "p"]]
@@ -263,7 +263,7 @@ def task_hash(task: Task) -> str:
 
 # The table
 
-Board = Leaderboard | pd.DataFrame  # a leaderboard, or a table of `answers`
+Board = Leaderboard | pd.DataFrame  # a leaderboard, or a table of `predictions`
 
 
 def draws(board: Board, score: str = "auroc") -> tuple[pd.DataFrame, np.ndarray]:
@@ -271,7 +271,7 @@ def draws(board: Board, score: str = "auroc") -> tuple[pd.DataFrame, np.ndarray]
 
     The table has columns name, task, seed, value, n, true; the array is (rows, draws).
     """
-    t = board if isinstance(board, pd.DataFrame) else board.answers()
+    t = board if isinstance(board, pd.DataFrame) else board.predictions()
     people = np.sort(t["subject_id"].unique())
     again, which = resamples(len(people)), ("auroc", "auprc").index(score)
     rows, redrawn = [], []
