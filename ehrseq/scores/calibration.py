@@ -94,7 +94,7 @@ def coverage(
     sets: np.ndarray,  # n 2, of `conformal_sets`
     group: Any = None,  # n: a table row for each; None: one row
 ) -> pd.DataFrame:
-    "Returns by group the share of sets with the label, of sets with the label among true ones, and mean size."
+    "Returns by group the share of sets that hold the label, the same of true labels, and the mean size."
     y, group = np.asarray(y, bool), np.zeros(len(sets), int) if group is None else group
     holds = sets[np.arange(len(sets)), y.astype(int)]
     t = pd.DataFrame({"covered": holds, "true_covered": np.where(y, holds, np.nan), "labels": sets.sum(1)})

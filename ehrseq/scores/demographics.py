@@ -84,7 +84,7 @@ def demographic_log_odds(
 
 # %% ../../nbs/3_scores/18_demographics.ipynb #c3cdbb1a
 class FirstColumnFree(TransformerMixin, BaseEstimator):
-    "Standardises a table for a penalised regression, and scales its first column so that it is hardly penalised."
+    "Standardises a table, and scales up its first column, so that a regression hardly penalises it."
 
     def __init__(self, scale: float = 30.0):
         self.scale = scale

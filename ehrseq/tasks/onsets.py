@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from ibis import _
 
-from ..data.events import Events
+from ..data.events import SPLITS, Events
 from .task import HAD_IT, Eligibility, Task, TaskError, label, moments, timeline
 
 # %% auto #0
@@ -43,11 +43,22 @@ def _beginning(
     return rows.loc[after & known, ["subject_id", "code", "split"]]
 
 
+def _enough(n: pd.DataFrame, fewest: int) -> pd.Series:
+    "Whether counts by split (columns) reach `fewest` in training and test, and a tenth of it in validation."
+    n = n.reindex(columns=list(SPLITS), fill_value=0)
+    return (n["train"] >= fewest) & (n["test"] >= fewest) & (n["valid"] >= max(1, fewest / 10))
+
+
 def _frequent(begin: pd.DataFrame, fewest: int) -> list[str]:
     "Codes that begin for enough patients of each split, those of most training patients first."
-    n = pd.crosstab(begin["code"], begin["split"]).reindex(columns=["train", "valid", "test"], fill_value=0)
-    enough = (n["train"] >= fewest) & (n["test"] >= fewest) & (n["valid"] >= fewest / 10)
-    return n[enough].sort_values(["train", "test"], ascending=False, kind="stable").index.tolist()
+    n = pd.crosstab(begin["code"], begin["split"]).reindex(columns=list(SPLITS), fill_value=0)
+    n = n[_enough(n, fewest)]
+    return n.sort_values(["train", "test"], ascending=False, kind="stable").index.tolist()
+
+
+def _has_both(task: Task, fewest: int) -> bool:
+    "Whether enough labels are false, too: what begins for nearly everybody is no task."
+    return bool(_enough(task.by_split()[["false"]].T, fewest).all())
 
 # %% ../../nbs/6_tasks/12_onsets.ipynb #c2310a1c
 def distinct(
@@ -102,8 +113,9 @@ def onsets(
         )
     names = _names(events, groups, first)
     times = dict(list(first[first["code"].isin(list(groups))].groupby("code")))
-    make = lambda code: _onset_task(asked, line, times[code], horizon, names)
-    return [replace(make(code), description=_described(code, horizon, groups, names)) for code in groups]
+    made = {code: _onset_task(asked, line, times[code], horizon, names) for code in groups}
+    both = {code: task for code, task in made.items() if _has_both(task, rule.fewest)}
+    return [replace(t, description=_described(code, horizon, groups, names)) for code, t in both.items()]
 
 # %% ../../nbs/6_tasks/12_onsets.ipynb #a7c43173
 def _onset_task(asked, line, times, horizon, names) -> Task:
