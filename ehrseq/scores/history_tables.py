@@ -16,7 +16,7 @@ __all__ = ['last_days', 'person_at', 'known_codes', 'counts', 'last_visit', 'in_
 
 # %% ../../nbs/3_scores/19_history_tables.ipynb #5edfdcfa
 def last_days(cohort: Any) -> np.ndarray:
-    "The day (since 1970-01-01) of the last event of each row of `sequences`; 0 for one without events: (rows)."
+    "The day (since 1970-01-01) of the last event of each row of `sequences`; 0 without events: (rows)."
     s = cohort.sequences
     if not len(s.day):
         return np.zeros(len(s))

@@ -26,8 +26,8 @@ from .task import Task, TaskCohort
 
 # %% auto #0
 __all__ = ['MOMENT', 'AGE_AND_SEX', 'REGRESSION', 'TREES', 'HONEST', 'PanelLabels', 'moments_of', 'label_matrix', 'PanelPatients',
-           'PanelStart', 'Panel', 'Contender', 'best_prediction', 'trees', 'panel_baselines', 'predict_tasks',
-           'kept_predictions', 'averaged', 'signal', 'drawn_scores', 'ranking', 'calibration_table']
+           'PanelStart', 'check_classes', 'Panel', 'Contender', 'best_prediction', 'trees', 'panel_baselines',
+           'predict_tasks', 'kept_predictions', 'averaged', 'signal', 'drawn_scores', 'ranking', 'calibration_table']
 
 # %% ../../nbs/6_tasks/22_panel.ipynb #ca1f8fd1
 MOMENT = ["subject_id", "prediction_time"]
@@ -109,6 +109,17 @@ class PanelStart(PanelPatients):
         return kept[task]
 
 # %% ../../nbs/6_tasks/22_panel.ipynb #514b2f49
+def check_classes(panel: PanelLabels) -> None:
+    "Raises `ValueError` for a task that has a single class in a split."
+    for task in panel.names:
+        for split in SPLITS:
+            if len(set(panel.labels(task)[panel.rows(task, split)])) < 2:
+                raise ValueError(
+                    f"{task}: a single class among the {split} patients with a known code; "
+                    "take a longer horizon, or leave it out."
+                )
+
+# %% ../../nbs/6_tasks/22_panel.ipynb #c0c4f923
 class Panel(PanelStart):
     "Many tasks on the same histories."
 
@@ -130,18 +141,8 @@ class Panel(PanelStart):
         moments = moments_of(tasks)
         every = Task("panel", moments, lookback=lookback, splits=tasks[0].splits)
         panel = cls(every.cohort(events, vocab, kinds, cache=cache), named, label_matrix(tasks, moments))
-        panel.check()
+        check_classes(panel)
         return panel
-
-    def check(self) -> None:
-        "Raises `ValueError` for a task that has a single class in a split."
-        for task in self.names:
-            for split in SPLITS:
-                if len(set(self.labels(task)[self.rows(task, split)])) < 2:
-                    raise ValueError(
-                        f"{task}: a single class among the {split} patients with a known code; "
-                        "take a longer horizon, or leave it out."
-                    )
 
 # %% ../../nbs/6_tasks/22_panel.ipynb #3f2b77e1
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Contender:
         tables = [np.hstack([start, t]) if self.over else t for t in self.tables]
         return best_prediction(panel, task, tables, self.models or regressions_over)
 
-
+# %% ../../nbs/6_tasks/22_panel.ipynb #b90a0866
 def best_prediction(
     panel: Panel,
     task: str,
@@ -194,7 +195,7 @@ def trees() -> list[Any]:
     )
     return [make(*size) for size in sizes]
 
-
+# %% ../../nbs/6_tasks/22_panel.ipynb #65580f98
 AGE_AND_SEX, REGRESSION, TREES = "age and sex", "counts, regression", "counts, trees"
 HONEST = "counts, regression and trees"
 
@@ -225,12 +226,11 @@ def predict_tasks(panel: Panel, contender: Contender) -> pd.DataFrame:
         z, y = contender.predict(panel, task), panel.labels(task)
         for split in ("valid", "test"):
             rows = panel.rows(task, split)
-            parts.append(
-                pd.DataFrame({"task": task, "row": rows, "split": split, "y": y[rows], "log_odds": z[rows]})
-            )
+            columns = {"task": task, "row": rows, "split": split, "y": y[rows], "log_odds": z[rows]}
+            parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
-
+# %% ../../nbs/6_tasks/22_panel.ipynb #85afacc2
 def kept_predictions(
     panel: Panel,
     contenders: Mapping[str, Contender],
@@ -259,7 +259,7 @@ def signal(
     least: float = 0.6,  # AUROC on validation patients that some contender must reach
 ) -> list[str]:
     "The tasks that some contender predicts on validation patients."
-    best = {}
+    best: dict[str, float] = {}
     for table in found.values():
         for task, part in table[table["split"] == "valid"].groupby("task", sort=False):
             area = auroc_within(part["y"], part["log_odds"], np.zeros(len(part), int))[0]
@@ -273,16 +273,15 @@ def drawn_scores(
     tasks: Iterable[str] | None = None,  # default: all
     draws: int = 1000,
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """A row for each contender and task, with `auroc`, `within`, labels (`n`) and true labels; and both scores
-    in every redraw of the patients: (rows 2 draws)."""
+    """A row for each contender and task: `auroc`, `within`, labels (`n`) and true labels; and both scores in
+    every redraw of the patients: (rows 2 draws)."""
+    chosen = panel.names if tasks is None else list(tasks)
     owner, stratum = panel.owner, panel.stratum
     people = np.unique(owner[panel.cohort.label_id("test")])
     again, table, redrawn = resamples(len(people), draws), [], []
     for name, frame in found.items():
         test = frame[frame["split"] == "test"]
-        for task, part in test[test["task"].isin(panel.names if tasks is None else list(tasks))].groupby(
-            "task"
-        ):
+        for task, part in test[test["task"].isin(chosen)].groupby("task"):
             rows = part["row"].to_numpy()
             weights = np.vstack([np.ones(len(rows)), again[:, np.searchsorted(people, owner[rows])]])
             y, z = part["y"].to_numpy(), part["log_odds"].to_numpy()
@@ -299,8 +298,8 @@ def ranking(
     against: str,  # name of the baseline that gains are measured from
     tasks: Iterable[str] | None = None,  # default: all
 ) -> pd.DataFrame:
-    """By contender and score (`auroc`, `within`): the mean over tasks with its interval, and its `gain` over a
-    baseline with the interval of the difference; best first."""
+    """By contender and score (`auroc`, `within`): the mean over tasks with its interval, and the `gain` over
+    a baseline with the interval of the difference; best first."""
     choose(against, dict.fromkeys(found), "baseline")
     table, redrawn = drawn_scores(panel, found, tasks)
     rows = []
