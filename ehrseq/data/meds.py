@@ -328,7 +328,7 @@ def _people(
 
 # %% ../../nbs/1_data/22_meds.ipynb #d27e8eaa
 def _lives(raw: ibis.Table, folder: Path) -> pd.DataFrame:
-    "Return source_id, birth, death and first row of each subject. Raises `DataError` for rows without a subject."
+    "Return source_id, birth, death and first row by subject. Raises `DataError` for rows without a subject."
     facts = raw.group_by("source_id").aggregate(
         birth=_.time.min(where=_.kind == "birth"),
         death=_.time.min(where=_.kind == "death"),

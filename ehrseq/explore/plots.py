@@ -538,7 +538,7 @@ def separations(
     tables: dict[str, pd.DataFrame],  # name → table of `phenotypes.separation`, the model first
     title: str = "Which diseases are separated",
 ) -> go.Figure:
-    "The AUROC of each disease with its interval, the tables below each other. A dotted line at 0.5 is chance level."
+    "The AUROC of each disease with its interval; a dotted line at 0.5 is chance level."
     order, fig = next(iter(tables.values())), go.Figure()
     rows = [f"{d} ({n})" for d, n in zip(order["disease"], order["patients"])]
     for k, ((name, t), colour) in enumerate(zip(tables.items(), cycle(PALETTE))):
