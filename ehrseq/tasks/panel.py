@@ -18,6 +18,7 @@ from ..data.folders import private_folder, write_parquet
 from ..data.vocab import Vocab
 from ..registry import choose
 from ..scores import history_tables
+from ..scores.baselines import TASK_BASELINES
 from ..scores.calibration import calibration_error, calibration_line, log_odds, probability
 from ..scores.demographics import demographic_log_odds, regressions_over
 from ..scores.metrics import interval, resamples
@@ -26,8 +27,8 @@ from .task import Task, TaskCohort
 
 # %% auto #0
 __all__ = ['MOMENT', 'AGE_AND_SEX', 'REGRESSION', 'TREES', 'HONEST', 'PanelLabels', 'moments_of', 'label_matrix', 'PanelPatients',
-           'PanelStart', 'check_classes', 'Panel', 'Contender', 'best_prediction', 'trees', 'panel_baselines',
-           'predict_tasks', 'kept_predictions', 'averaged', 'signal', 'drawn_scores', 'ranking', 'calibration_table']
+           'PanelStart', 'check_classes', 'Panel', 'Contender', 'best_prediction', 'panel_baselines', 'predict_tasks',
+           'kept_predictions', 'averaged', 'signal', 'drawn_scores', 'ranking', 'calibration_table']
 
 # %% ../../nbs/6_tasks/22_panel.ipynb #ca1f8fd1
 MOMENT = ["subject_id", "prediction_time"]
@@ -183,18 +184,6 @@ def best_prediction(
                 best, found = area, log_odds(p, 1e-5)
     return found
 
-# %% ../../nbs/6_tasks/22_panel.ipynb #4e3aaba8
-def trees() -> list[Any]:
-    "Four gradient-boosted trees: two learning rates by two sizes."
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    fixed = {"max_iter": 150, "min_samples_leaf": 20, "random_state": 0}
-    sizes = [(rate, leaves) for rate in (0.02, 0.06) for leaves in (4, 16)]
-    make = lambda rate, leaves: HistGradientBoostingClassifier(
-        learning_rate=rate, max_leaf_nodes=leaves, **fixed
-    )
-    return [make(*size) for size in sizes]
-
 # %% ../../nbs/6_tasks/22_panel.ipynb #65580f98
 AGE_AND_SEX, REGRESSION, TREES = "age and sex", "counts, regression", "counts, trees"
 HONEST = "counts, regression and trees"
@@ -215,7 +204,7 @@ def panel_baselines(
         "last visit, regression": Contender((last,)),
         REGRESSION: Contender((counts,)),
         "counts in time, regression": Contender((np.hstack([timed, last]),)),
-        TREES: Contender((with_person,), trees, over=False),
+        TREES: Contender((with_person,), TASK_BASELINES[TREES][1], over=False),
     }
 
 # %% ../../nbs/6_tasks/22_panel.ipynb #24af34ff
